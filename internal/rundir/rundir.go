@@ -1,0 +1,209 @@
+// Package rundir is the directory that a member of a cluster keeps on its host while
+// the cluster runs, STATE_DIR/CLUSTER/ROLE: how the other commands of this host find
+// the server, what must be undone at the end, and the log.
+//
+// The directory may be read by everyone on the host; the files that hold more than
+// an address are their owner's alone.
+package rundir
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// Roles, each with a directory of its own.
+const (
+	Coordinator = "coordinator"
+	Builder     = "builder"
+)
+
+// A Dir is one member's directory.
+type Dir struct {
+	path string
+	role string
+}
+
+// Process names a process for as long as the host is up: its pid may be another's
+// later, but not with the same start.
+type Process struct {
+	PID   int   `json:"pid"`
+	Start int64 `json:"start"` // milliseconds since the epoch, as the system has it
+}
+
+// Server is how the coordinator of this host is reached.
+type Server struct {
+	Cluster    string  `json:"cluster"`
+	API        string  `json:"api"`              // base URL, ends in /v1
+	Socket     string  `json:"socket,omitempty"` // control socket, with userspace networking
+	Supervisor Process `json:"supervisor"`       // what to signal to end it
+}
+
+// ErrNone says that no member of a cluster lives here.
+var ErrNone = errors.New("no cluster runs on this host")
+
+// New makes the directory of a member, or takes the one that is there.
+func New(stateDir, cluster, role string) (*Dir, error) {
+	d := At(stateDir, cluster, role)
+	if err := os.MkdirAll(d.path, 0o755); err != nil {
+		return nil, fmt.Errorf("make the cluster's directory: %w", err)
+	}
+	return d, nil
+}
+
+// At names the directory of a member without making it.
+func At(stateDir, cluster, role string) *Dir {
+	return &Dir{path: filepath.Join(stateDir, dirName(cluster), role), role: role}
+}
+
+// Find returns the directories of all clusters that have a member of this role here.
+func Find(stateDir, role string) ([]*Dir, error) {
+	entries, err := os.ReadDir(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for clusters: %w", err)
+	}
+	var dirs []*Dir
+	for _, e := range entries {
+		path := filepath.Join(stateDir, e.Name(), role)
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			dirs = append(dirs, &Dir{path: path, role: role})
+		}
+	}
+	return dirs, nil
+}
+
+// dirName keeps an id readable and inside one path element.
+func dirName(cluster string) string {
+	name := url.PathEscape(cluster)
+	if len(name) > 200 || name == "." || name == ".." || name == "" {
+		sum := sha256.Sum256([]byte(cluster))
+		return "sha256-" + hex.EncodeToString(sum[:16])
+	}
+	return name
+}
+
+// Path returns the path of a file in the directory.
+func (d *Dir) Path(name string) string { return filepath.Join(d.path, name) }
+
+// LogPath is where the detached server writes.
+func (d *Dir) LogPath() string { return d.Path("coordinator.log") }
+
+// JournalPath is where the cluster's state is kept.
+func (d *Dir) JournalPath() string { return d.Path("state.json") }
+
+// SaveServer says how the server is reached.
+func (d *Dir) SaveServer(s Server) error { return d.Save("server.json", 0o644, s) }
+
+// Server reads what SaveServer wrote. ErrNone if there is nothing.
+func (d *Dir) Server() (Server, error) {
+	var s Server
+	if err := d.Load("server.json", &s); err != nil {
+		return Server{}, err
+	}
+	return s, nil
+}
+
+// Save writes v as JSON, at once or not at all.
+func (d *Dir) Save(name string, mode fs.FileMode, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
+	}
+	if err := renameio.WriteFile(d.Path(name), append(b, '\n'), mode, renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
+	}
+	return nil
+}
+
+// Load reads what Save wrote. ErrNone if there is no such file.
+func (d *Dir) Load(name string, v any) error {
+	b, err := os.ReadFile(d.Path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", d.Path(name), ErrNone)
+	}
+	if err != nil {
+		return fmt.Errorf("read the cluster's directory: %w", err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w", d.Path(name), err)
+	}
+	return nil
+}
+
+// Remove takes the directory away, and the cluster's when it was the last in it.
+func (d *Dir) Remove() error {
+	if err := os.RemoveAll(d.path); err != nil {
+		return fmt.Errorf("remove the cluster's directory: %w", err)
+	}
+	// Not empty when the other role lives here too, or not there: both are fine.
+	_ = os.Remove(filepath.Dir(d.path))
+	return nil
+}
+
+// Self is the calling process.
+func Self() Process { return identify(os.Getpid()) }
+
+// Identify names the process with this pid; the zero Process if there is none.
+func Identify(pid int) Process { return identify(pid) }
+
+func identify(pid int) Process {
+	p, err := process.NewProcess(int32(pid))
+	if err != nil {
+		return Process{}
+	}
+	start, err := p.CreateTime()
+	if err != nil {
+		return Process{}
+	}
+	return Process{PID: pid, Start: start}
+}
+
+// Alive tells whether the very process still is. A zombie is not.
+func (p Process) Alive() bool {
+	if p.PID <= 0 || identify(p.PID) != p {
+		return false
+	}
+	proc, err := process.NewProcess(int32(p.PID))
+	if err != nil {
+		return false
+	}
+	status, err := proc.Status()
+	return err == nil && !(len(status) == 1 && status[0] == process.Zombie)
+}
+
+// Signal sends a signal to the very process; os.ErrProcessDone if it is gone.
+func (p Process) Signal(sig os.Signal) error {
+	if !p.Alive() {
+		return os.ErrProcessDone
+	}
+	proc, err := os.FindProcess(p.PID)
+	if err != nil {
+		return err
+	}
+	return proc.Signal(sig)
+}
+
+// Gone waits until the process is gone, at most d; it tells whether it is.
+func (p Process) Gone(d time.Duration) bool {
+	deadline := time.Now().Add(d)
+	for p.Alive() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return true
+}

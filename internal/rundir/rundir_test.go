@@ -1,0 +1,96 @@
+package rundir_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+)
+
+func TestServerIsFound(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "run")
+	if dirs, err := rundir.Find(root, rundir.Coordinator); err != nil || len(dirs) != 0 {
+		t.Fatalf("before: %v, %v", dirs, err)
+	}
+	d, err := rundir.New(root, "acme/site/42/1", rundir.Coordinator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Server(); !errors.Is(err, rundir.ErrNone) {
+		t.Errorf("without a server: %v", err)
+	}
+	want := rundir.Server{Cluster: "acme/site/42/1", API: "http://100.64.0.1:8378/v1", Supervisor: rundir.Self()}
+	if err := d.SaveServer(want); err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := rundir.Find(root, rundir.Coordinator)
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("found %v, %v", dirs, err)
+	}
+	got, err := dirs[0].Server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("server (-want +got):\n%s", diff)
+	}
+	if dirs, err := rundir.Find(root, rundir.Builder); err != nil || len(dirs) != 0 {
+		t.Errorf("builders: %v, %v", dirs, err)
+	}
+	if err := d.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestDirectoriesStayInside(t *testing.T) {
+	root := t.TempDir()
+	seen := make(map[string]string)
+	for _, id := range []string{"a/b/1/1", "a%2Fb/1/1", "..", ".", "../..", strings.Repeat("x", 500), strings.Repeat("x", 501)} {
+		p := rundir.At(root, id, rundir.Builder).Path("")
+		rel, err := filepath.Rel(root, p)
+		if err != nil || strings.Count(rel, "/") != 1 || strings.HasPrefix(rel, "..") {
+			t.Errorf("%.20q lies in %s", id, rel)
+		}
+		if other, taken := seen[p]; taken {
+			t.Errorf("%.20q and %.20q share %s", id, other, p)
+		}
+		seen[p] = id
+	}
+}
+
+func TestProcess(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := rundir.Identify(cmd.Process.Pid)
+	if !p.Alive() {
+		t.Fatal("not alive")
+	}
+	other := p
+	other.Start--
+	if other.Alive() {
+		t.Error("another process with the same pid counts as this one")
+	}
+	if err := other.Signal(os.Kill); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("signal to a recycled pid: %v", err)
+	}
+	if err := p.Signal(os.Kill); err != nil {
+		t.Fatal(err)
+	}
+	// Not reaped yet: a zombie is gone all the same.
+	if !p.Gone(5 * time.Second) {
+		t.Error("still there")
+	}
+	_ = cmd.Wait()
+}
