@@ -58,7 +58,7 @@ func TestDirectoriesStayInside(t *testing.T) {
 	for _, id := range []string{"a/b/1/1", "a%2Fb/1/1", "..", ".", "../..", strings.Repeat("x", 500), strings.Repeat("x", 501)} {
 		p := rundir.At(root, id, rundir.Builder).Path("")
 		rel, err := filepath.Rel(root, p)
-		if err != nil || strings.Count(rel, "/") != 1 || strings.HasPrefix(rel, "..") {
+		if err != nil || strings.Count(rel, "/") != 1 || !filepath.IsLocal(rel) {
 			t.Errorf("%.20q lies in %s", id, rel)
 		}
 		if other, taken := seen[p]; taken {
