@@ -57,11 +57,13 @@ func (s *Server) serveMap(w http.ResponseWriter, r *http.Request) {
 func (s *Server) stream(ctx context.Context, out mapWriter, k key.NodePublic, poll <-chan struct{}) error {
 	keepAlive := time.NewTicker(s.cfg.KeepAlive)
 	defer keepAlive.Stop()
+	var told peerSet
 	for {
 		res, changed := s.reg.mapResponse(k, s.static())
 		if res == nil {
 			return nil
 		}
+		told.reduce(res)
 		if err := out.send(res); err != nil {
 			return err
 		}
@@ -82,6 +84,33 @@ func (s *Server) stream(ctx context.Context, out mapWriter, k key.NodePublic, po
 				return nil
 			}
 		}
+	}
+}
+
+// peerSet is what a node was told of its peers. An empty list of peers means
+// "unchanged" on the wire, so a peer that goes has to be named.
+type peerSet map[tailcfg.NodeID]*tailcfg.Node
+
+// reduce turns the full list of peers into what changed since the last one.
+func (told *peerSet) reduce(res *tailcfg.MapResponse) {
+	first := *told == nil
+	now := peerSet{}
+	for _, p := range res.Peers {
+		now[p.ID] = p
+		if !p.Equal((*told)[p.ID]) {
+			res.PeersChanged = append(res.PeersChanged, p)
+		}
+	}
+	for id := range *told {
+		if now[id] == nil {
+			res.PeersRemoved = append(res.PeersRemoved, id)
+		}
+	}
+	*told = now
+	if first {
+		res.PeersChanged = nil
+	} else {
+		res.Peers = nil
 	}
 }
 
@@ -169,7 +198,6 @@ func (r *registry) mapResponse(k key.NodePublic, res tailcfg.MapResponse) (*tail
 	}
 	res.Node = self
 	users := map[tailcfg.UserID]tailcfg.UserProfile{self.User: userOf(n)}
-	res.Peers = []*tailcfg.Node{} // not nil: nil would mean "unchanged"
 	for _, peer := range all {
 		if peer == n || peer.expired || !r.policy.sees(n, peer) {
 			continue
