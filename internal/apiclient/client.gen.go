@@ -253,7 +253,7 @@ type DepartureReason string
 type Event struct {
 	At time.Time `json:"at"`
 
-	// Builder The builder's name
+	// Builder The builder's name, for events of a builder.
 	Builder *string `json:"builder,omitempty"`
 	Cluster string  `json:"cluster"`
 
@@ -314,7 +314,7 @@ type Problem struct {
 	// Field The member (a JSON Pointer) or parameter that is wrong.
 	Field *string `json:"field,omitempty"`
 
-	// Instance The id of the request
+	// Instance The id of the request, for the server's log.
 	Instance *string `json:"instance,omitempty"`
 	Status   int     `json:"status"`
 	Title    string  `json:"title"`
@@ -328,7 +328,7 @@ type Released struct {
 	// AfterSeconds From the stop to its departure; absent unless it left because of the stop.
 	AfterSeconds *float64 `json:"after_seconds,omitempty"`
 
-	// Left It is not there any more
+	// Left It is not there any more, or never was.
 	Left bool `json:"left"`
 
 	// Name A host name as the workflow gave it, before the tailnet sanitises it.
@@ -344,7 +344,7 @@ type StopProblem struct {
 	// Field The member (a JSON Pointer) or parameter that is wrong.
 	Field *string `json:"field,omitempty"`
 
-	// Instance The id of the request
+	// Instance The id of the request, for the server's log.
 	Instance *string    `json:"instance,omitempty"`
 	Report   StopReport `json:"report"`
 	Status   int        `json:"status"`
@@ -359,7 +359,7 @@ type StopReport struct {
 	Builders []Released `json:"builders"`
 	Phase    Phase      `json:"phase"`
 
-	// StoppedAt When the cluster
+	// StoppedAt When the cluster, or the named builders, were first told.
 	StoppedAt time.Time `json:"stopped_at"`
 
 	// TookSeconds How long this call took.
