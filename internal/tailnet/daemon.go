@@ -1,0 +1,153 @@
+package tailnet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Daemon is a tailscaled that we started. It outlives the process that started
+// it, and is told from another with the same pid by its start time.
+type Daemon struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"` // when, in the platform's own words
+	// State is the directory of its keys; it is removed with the daemon.
+	State string `json:"state"`
+	// Log is the file with its output. It is left to whoever wants to read it.
+	Log string `json:"log"`
+
+	exited chan struct{} // closed when it ended; nil if it is not our child
+}
+
+// startDaemon starts tailscaled in a session of its own, so that no signal meant
+// for us and no end of a workflow step reaches it.
+func startDaemon(opts JoinOptions) (*Daemon, error) {
+	if opts.StateDir == "" {
+		return nil, errors.New("start tailscaled: no state directory is configured")
+	}
+	d := &Daemon{
+		State:  filepath.Join(opts.StateDir, "tailscale"),
+		Log:    filepath.Join(opts.StateDir, "tailscaled.log"),
+		exited: make(chan struct{}),
+	}
+	if err := os.MkdirAll(d.State, 0o700); err != nil {
+		return nil, fmt.Errorf("start tailscaled: %w", err)
+	}
+	args := []string{"--statedir=" + d.State, "--state=" + filepath.Join(d.State, "tailscaled.state")}
+	if opts.Ephemeral {
+		args[1] = "--state=mem:"
+	}
+	if opts.Socket != "" {
+		args = append(args, "--socket="+opts.Socket)
+		if err := os.MkdirAll(filepath.Dir(opts.Socket), 0o755); err != nil {
+			return nil, fmt.Errorf("start tailscaled: %w", err)
+		}
+	}
+	if opts.Networking == Userspace {
+		args = append(args, "--tun=userspace-networking")
+	}
+	if opts.Port != 0 {
+		args = append(args, "--port="+strconv.Itoa(opts.Port))
+	}
+	if opts.NoLogs {
+		args = append(args, "--no-logs-no-support")
+	}
+	log, err := os.OpenFile(d.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start tailscaled: %w", err)
+	}
+	defer log.Close()
+
+	// Not CommandContext: it must survive ctx.
+	cmd := exec.Command(opts.Tailscaled, args...)
+	cmd.Env = opts.Env
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start tailscaled: %w", errors.Join(err, os.RemoveAll(d.State)))
+	}
+	go func() { // ends with the daemon, or with this process
+		cmd.Wait()
+		close(d.exited)
+	}()
+	d.PID = cmd.Process.Pid
+	// Its child handle keeps the pid from being reused until Wait, so this is it.
+	if d.Started, err = startTime(d.PID); err != nil && !errors.Is(err, os.ErrNotExist) {
+		cmd.Process.Kill()
+		<-d.exited
+		return nil, fmt.Errorf("start tailscaled: %w", err)
+	}
+	return d, nil
+}
+
+// end ends the daemon, gently for a while and then not, and removes its state.
+func (d *Daemon) end(ctx context.Context) error {
+	for _, step := range []struct {
+		signal syscall.Signal
+		wait   time.Duration
+	}{{syscall.SIGTERM, 2 * time.Second}, {syscall.SIGKILL, time.Second}} {
+		if !d.alive() {
+			break
+		}
+		if err := syscall.Kill(d.PID, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("end tailscaled (pid %d): %w", d.PID, err)
+		}
+		d.await(ctx, step.wait)
+	}
+	if d.alive() {
+		return fmt.Errorf("end tailscaled (pid %d): it does not go", d.PID)
+	}
+	if err := os.RemoveAll(d.State); err != nil {
+		return fmt.Errorf("remove tailscaled's state: %w", err)
+	}
+	return nil
+}
+
+// await waits until the daemon is gone, wait is over or ctx ends. Only a parent
+// is told of an end, so anyone else has to look.
+func (d *Daemon) await(ctx context.Context, wait time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for d.alive() {
+		select {
+		case <-d.exited: // nil blocks
+			return
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Daemon) alive() bool {
+	if d.PID <= 1 {
+		return false
+	}
+	started, err := startTime(d.PID)
+	return err == nil && started == d.Started
+}
+
+// tail returns the last lines of a file.
+func tail(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	const size = 4 << 10
+	if fi, err := f.Stat(); err == nil && fi.Size() > size {
+		f.Seek(-size, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, size))
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-12):], []byte("\n")))
+}

@@ -1,0 +1,80 @@
+package tailnet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// dialTimeout bounds one attempt to connect to a peer.
+const dialTimeout = 10 * time.Second
+
+// Dial connects to an address of the tailnet, HOST:PORT with a decimal port. In
+// userspace networking tailscaled dials for us. An attempt takes 10 s at most.
+func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	attempt, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	self, err := c.memo(attempt)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	if !self.userspace {
+		return new(net.Dialer).DialContext(attempt, network, addr)
+	}
+	host, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	port, err := strconv.ParseUint(service, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: port is not a number", addr)
+	}
+	return c.userDial(attempt, network, host, uint16(port))
+}
+
+// userDial lets ctx end the attempt, but not the connection that it gave: that
+// is a request to tailscaled which stays open, and would die with its context.
+func (c *Client) userDial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
+	open, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	conn, err := c.local.UserDial(open, network, host, port)
+	if err != nil {
+		end()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("dial %s through tailscaled: %w", net.JoinHostPort(host, strconv.Itoa(int(port))), err)
+	}
+	if !stop() { // it ended just now, and took the connection along
+		conn.Close()
+		return nil, context.Cause(ctx)
+	}
+	return &dialedConn{Conn: conn, end: end}, nil
+}
+
+// dialedConn ends the request that carries it when it is closed.
+type dialedConn struct {
+	net.Conn
+	end context.CancelFunc
+}
+
+func (c *dialedConn) Close() error {
+	defer c.end()
+	return c.Conn.Close()
+}
+
+// Transport carries HTTP to peers. It keeps few connections and never uses a
+// proxy. Requests must bound themselves by their context: a peer that is gone
+// without a word looks like one that is slow.
+func (c *Client) Transport() *http.Transport {
+	return &http.Transport{
+		DialContext:            c.Dial,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    2,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
