@@ -17,8 +17,9 @@ import (
 	"tailscale.com/util/dnsname"
 )
 
-// ErrNoPeer says that the tailnet shows this node no peer with the given id.
-var ErrNoPeer = errors.New("no such node on the tailnet")
+// ErrNoPeer says that the tailnet shows this node no peer with the given id or
+// address.
+var ErrNoPeer = errors.New("no node of the tailnet")
 
 // ErrNotRunning says that tailscaled answers, but this node is not on a tailnet.
 var ErrNotRunning = errors.New("tailscale is not connected")
@@ -179,7 +180,7 @@ func (c *Client) Peer(ctx context.Context, id string) (Peer, error) {
 			return p, nil
 		}
 	}
-	return Peer{}, fmt.Errorf("%w: %s", ErrNoPeer, id)
+	return Peer{}, fmt.Errorf("%w has the id %s", ErrNoPeer, id)
 }
 
 func nodeOf(p *ipnstate.PeerStatus) Node {

@@ -48,6 +48,13 @@ func (c *Client) userDial(ctx context.Context, network, host string, port uint16
 		}
 		return nil, fmt.Errorf("dial %s through tailscaled: %w", net.JoinHostPort(host, strconv.Itoa(int(port))), err)
 	}
+	if _, direct := conn.(*net.TCPConn); direct {
+		// To an address that is no peer's the LocalAPI's client connects by
+		// itself, over whatever network the host has. Nobody asked for that.
+		end()
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: %w has this address", host, ErrNoPeer)
+	}
 	if !stop() { // it ended just now, and took the connection along
 		conn.Close()
 		return nil, context.Cause(ctx)
