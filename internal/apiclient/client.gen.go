@@ -166,7 +166,10 @@ type Builder struct {
 	// Id Absent until it checked in.
 	Id       *openapi_types.UUID `json:"id,omitempty"`
 	JoinedAt *time.Time          `json:"joined_at,omitempty"`
-	LeftAt   *time.Time          `json:"left_at,omitempty"`
+
+	// Leaving It was told to leave; absent until then.
+	Leaving *bool      `json:"leaving,omitempty"`
+	LeftAt  *time.Time `json:"left_at,omitempty"`
 
 	// MaxJobs Builds at a time that Nix may send it.
 	MaxJobs *int `json:"max_jobs,omitempty"`
@@ -357,7 +360,11 @@ type StopProblem struct {
 // StopReport defines model for StopReport.
 type StopReport struct {
 	Builders []Released `json:"builders"`
-	Phase    Phase      `json:"phase"`
+
+	// Faults What went wrong on the coordinator's own host, such as a file that could not be
+	// restored; absent if nothing did. It never holds the stop up.
+	Faults *[]string `json:"faults,omitempty"`
+	Phase  Phase     `json:"phase"`
 
 	// StoppedAt When the cluster, or the named builders, were first told.
 	StoppedAt time.Time `json:"stopped_at"`

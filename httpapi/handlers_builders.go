@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+)
+
+// defaultPoll is how long a poll that does not say so waits.
+const defaultPoll = 15
+
+func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() { s.metrics.checkedIn(err) }()
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	var body apiclient.CheckIn
+	if err := s.decodeBody(w, r, &body); err != nil {
+		return err
+	}
+	ticket, first, err := s.cluster.CheckIn(r.Context(), callerOf(r).node(), checkInOf(body))
+	if err != nil {
+		return err
+	}
+	if !first || ticket.Phase >= coordinator.Stopping {
+		quiet(r)
+		return writeJSON(w, mediaJSON, http.StatusOK, wireTicket(ticket))
+	}
+	return writeJSON(w, mediaJSON, http.StatusCreated, wireTicket(ticket))
+}
+
+func (s *Server) awaitTeardown(w http.ResponseWriter, r *http.Request) error {
+	id, err := builderID(r)
+	if err != nil {
+		return err
+	}
+	wait, err := s.waitOnly(w, r, defaultPoll)
+	if err != nil {
+		return err
+	}
+	defer s.metrics.opened("teardown")()
+	teardown, err := s.cluster.AwaitTeardown(r.Context(), callerOf(r).node(), id, wait)
+	switch {
+	case err == nil:
+		return writeJSON(w, mediaJSON, http.StatusOK, wireTeardown(teardown))
+	case errors.Is(err, coordinator.ErrNotYet), isEnding(r.Context()):
+		quiet(r)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case r.Context().Err() != nil:
+		quiet(r) // the builder went away; its lease will tell
+	}
+	return err
+}
+
+func (s *Server) depart(w http.ResponseWriter, r *http.Request) error {
+	id, err := builderID(r)
+	if err != nil {
+		return err
+	}
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	var body apiclient.Departure
+	if err := s.decodeBody(w, r, &body); err != nil {
+		return err
+	}
+	departure := coordinator.Departure{Reason: coordinator.DepartureReason(body.Reason)}
+	if body.Detail != nil {
+		departure.Detail = *body.Detail
+	}
+	if err := s.cluster.Depart(r.Context(), callerOf(r).node(), id, departure); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// waitOnly reads the query of a call that takes a wait and neither more parameters nor a
+// body, and gives the answer as much more time to be written.
+func (s *Server) waitOnly(w http.ResponseWriter, r *http.Request, instead int64, more ...string) (time.Duration, error) {
+	if err := noBody(w, r); err != nil {
+		return 0, err
+	}
+	q, err := parseQuery(r, append(more, "wait")...)
+	if err != nil {
+		return 0, err
+	}
+	seconds, err := q.integer("wait", 0, MaxWait, instead)
+	if err != nil {
+		return 0, err
+	}
+	wait := time.Duration(seconds) * time.Second
+	s.answerWithin(w, wait)
+	return wait, nil
+}
+
+// answerWithin gives the answer to a call that waits the time to be written.
+func (s *Server) answerWithin(w http.ResponseWriter, wait time.Duration) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + s.limits.Write))
+}
+
+func isEnding(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errEnding) }

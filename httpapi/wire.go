@@ -1,0 +1,190 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/go-json-experiment/json"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+)
+
+// The domain's types and the contract's are alike, yet apart: a change of the one is not to
+// change the other unseen. Here each is made of the other.
+
+const mediaJSON = "application/json"
+
+// writeJSON answers with v. Its error is that v can't be JSON; a caller who went away needs
+// no answer and is none.
+func writeJSON(w http.ResponseWriter, mediaType string, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+	return nil
+}
+
+func requestID(r *http.Request) *string { return optional(middleware.GetReqID(r.Context())) }
+
+func checkInOf(c apiclient.CheckIn) coordinator.CheckIn {
+	in := coordinator.CheckIn{
+		Cluster:  c.Cluster,
+		Name:     c.Name,
+		Instance: c.Instance,
+		Offer: coordinator.Offer{
+			Systems:        c.Offer.Systems,
+			Cores:          c.Offer.Cores,
+			MemoryBytes:    c.Offer.MemoryBytes,
+			StoreFreeBytes: c.Offer.StoreFreeBytes,
+			Features:       c.Offer.Features,
+			NixVersion:     c.Offer.NixVersion,
+			StoreProgram:   c.Offer.StoreProgram,
+		},
+	}
+	if c.Offer.HostKeys != nil {
+		in.Offer.HostKeys = *c.Offer.HostKeys
+	}
+	if v := c.Vitals; v != nil {
+		in.Vitals = &coordinator.Vitals{
+			CPUPercent:      v.CpuPercent,
+			MemoryFreeBytes: v.MemoryFreeBytes,
+			StoreFreeBytes:  v.StoreFreeBytes,
+			Builds:          v.Builds,
+		}
+	}
+	return in
+}
+
+func wireTicket(t coordinator.Ticket) apiclient.Ticket {
+	return apiclient.Ticket{
+		Id:           t.ID,
+		Cluster:      t.Cluster,
+		Name:         t.Name,
+		Phase:        wirePhase(t.Phase),
+		LeaseSeconds: t.Lease.Seconds(),
+		PollSeconds:  t.Poll.Seconds(),
+	}
+}
+
+func wireTeardown(t coordinator.Teardown) apiclient.Teardown {
+	return apiclient.Teardown{Phase: wirePhase(t.Phase), Reason: t.Reason, At: t.At}
+}
+
+func wireCluster(v coordinator.View) apiclient.Cluster {
+	c := apiclient.Cluster{
+		Id:           v.ID,
+		Phase:        wirePhase(v.Phase),
+		Reason:       v.Reason,
+		Since:        v.Since,
+		Revision:     v.Revision,
+		Event:        v.Event,
+		Quorum:       v.Quorum,
+		LeaseSeconds: v.Lease.Seconds(),
+		Builders:     make([]apiclient.Builder, 0, len(v.Builders)),
+	}
+	for _, b := range v.Builders {
+		c.Builders = append(c.Builders, wireBuilder(b))
+	}
+	return c
+}
+
+func wireBuilder(b coordinator.Builder) apiclient.Builder {
+	out := apiclient.Builder{
+		Name:     b.Name,
+		State:    wireState(b.State),
+		Reason:   b.Reason,
+		Since:    b.Since,
+		Id:       optional(b.ID),
+		Node:     optional(b.Node.ID),
+		NodeName: optional(b.Node.Name),
+		MaxJobs:  optional(b.MaxJobs),
+		JoinedAt: optional(b.JoinedAt),
+		ReadyAt:  optional(b.ReadyAt),
+		LeftAt:   optional(b.LeftAt),
+		Leaving:  optional(b.Leaving),
+	}
+	if b.Node.Addr.IsValid() {
+		out.Address = new(b.Node.Addr.String())
+	}
+	if b.State.Present() || b.State == coordinator.Lost {
+		out.SilentSeconds = new(b.Silent.Seconds())
+	}
+	if o := b.Offer; o != nil {
+		out.Offer = &apiclient.Offer{
+			Systems:        o.Systems,
+			Cores:          o.Cores,
+			MemoryBytes:    o.MemoryBytes,
+			StoreFreeBytes: o.StoreFreeBytes,
+			Features:       o.Features,
+			NixVersion:     o.NixVersion,
+			StoreProgram:   o.StoreProgram,
+		}
+		if len(o.HostKeys) > 0 {
+			out.Offer.HostKeys = &o.HostKeys
+		}
+	}
+	if v := b.Vitals; v != nil {
+		out.Vitals = &apiclient.Vitals{
+			CpuPercent:      v.CPUPercent,
+			MemoryFreeBytes: v.MemoryFreeBytes,
+			StoreFreeBytes:  v.StoreFreeBytes,
+			Builds:          v.Builds,
+		}
+	}
+	return out
+}
+
+func wireStopReport(r coordinator.StopReport) apiclient.StopReport {
+	out := apiclient.StopReport{
+		Phase:       wirePhase(r.Phase),
+		StoppedAt:   r.StoppedAt,
+		TookSeconds: r.Took.Seconds(),
+		Builders:    make([]apiclient.Released, 0, len(r.Builders)),
+	}
+	for _, b := range r.Builders {
+		released := apiclient.Released{Name: b.Name, State: wireState(b.State), Reason: b.Reason, Left: b.Left}
+		if b.After != nil {
+			released.AfterSeconds = new(b.After.Seconds())
+		}
+		out.Builders = append(out.Builders, released)
+	}
+	if len(r.Faults) > 0 {
+		out.Faults = &r.Faults
+	}
+	return out
+}
+
+// WireEvent is e as streams and webhooks carry it.
+func WireEvent(e coordinator.Event) apiclient.Event {
+	return apiclient.Event{
+		Number:  e.Number,
+		Type:    apiclient.EventType(e.Type),
+		At:      e.At,
+		Cluster: e.Cluster,
+		Builder: optional(e.Builder),
+		From:    optional(e.From),
+		To:      optional(e.To),
+		Reason:  e.Reason,
+	}
+}
+
+func wirePhase(p coordinator.Phase) apiclient.Phase { return apiclient.Phase(p.String()) }
+
+func wireState(s coordinator.State) apiclient.BuilderState {
+	return apiclient.BuilderState(s.String())
+}
+
+// optional returns nil for the zero value, which the contract leaves out.
+func optional[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
