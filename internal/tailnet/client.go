@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"tailscale.com/client/local"
 	"tailscale.com/ipn"
 	"tailscale.com/ipn/ipnstate"
+	"tailscale.com/paths"
+	"tailscale.com/safesocket"
 	"tailscale.com/types/views"
 	"tailscale.com/util/dnsname"
 )
@@ -47,7 +51,28 @@ const selfFresh = 10 * time.Second
 // New returns a client of the tailscaled behind the Unix socket. If socket is
 // empty, it is the platform's own, or on macOS that of the Tailscale app.
 func New(socket string) *Client {
-	return FromLocal(&local.Client{Socket: socket, UseSocketOnly: socket != ""})
+	return FromLocal(&local.Client{Dial: localDial(socket)})
+}
+
+// localDial connects to tailscaled once. The dialler that the LocalAPI's client
+// brings would wait up to 5 s in case tailscaled is starting, and on a failure
+// run systemctl to explain it, with our whole environment.
+func localDial(socket string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		network, addr := "unix", cmp.Or(socket, paths.DefaultTailscaledSocket())
+		if socket == "" {
+			// The app of macOS listens on a TCP port that it tells its user.
+			if port, _, err := safesocket.LocalTCPPortAndToken(); err == nil {
+				network, addr = "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+			}
+		}
+		conn, err := d.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, fmt.Errorf("no tailscaled at %s: %w", addr, err)
+		}
+		return conn, nil
+	}
 }
 
 // FromLocal returns a client over lc, such as the one of a tsnet.Server.

@@ -1,0 +1,141 @@
+package tailnet_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
+)
+
+// A coordinator without a TUN device: every way in, and whom the tailnet says
+// came by it. Nobody of the tailnet may come in by the doors of this host.
+func TestListenUserspace(t *testing.T) {
+	s := startControl(t)
+	opts := options(t, s, "nix-coordinator-a1", coordinatorTag)
+	m := join(t, opts)
+	coord := m.Client()
+	socket := filepath.Join(opts.StateDir, "control.sock")
+	l, err := coord.Listen(t.Context(), tailnet.ListenConfig{ControlSocket: socket, GID: os.Getgid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whoServer(t, coord, l.Listeners...)
+	self, err := coord.Self(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := url.Parse(l.Base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := base.Port()
+
+	_, builder := node(t, s, "one", builderTag)
+	builderSelf, err := builder.Self(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the builder sees the coordinator", func() bool {
+		_, err := builder.Peer(t.Context(), self.ID)
+		return err == nil
+	})
+	peer := &http.Client{Transport: builder.Transport()}
+	for _, ip := range self.IPs { // IPv6 must not end at the door on ::1
+		for range 20 { // a new connection each: the registration is late
+			peer.CloseIdleConnections()
+			caller, status := who(t, peer, "http://"+net.JoinHostPort(ip.String(), port))
+			if status != http.StatusOK || caller.Self || caller.ID != builderSelf.ID {
+				t.Fatalf("the builder over %v: %d %+v", ip, status, caller)
+			}
+		}
+	}
+	if _, err := builder.Dial(t.Context(), "tcp", net.JoinHostPort("::1", port)); err == nil {
+		t.Error("a peer dialled the coordinator's loopback")
+	}
+
+	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if caller, status := who(t, plain, l.LocalBase); status != http.StatusOK || !caller.Self || caller.ID != self.ID {
+		t.Errorf("this host at %s: %d %+v", l.LocalBase, status, caller)
+	}
+	if caller, status := who(t, plain, "http://127.0.0.1:"+port); status != http.StatusForbidden {
+		t.Errorf("this host by the door of the tailnet: %d %+v", status, caller)
+	}
+	unix := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}}}
+	if caller, status := who(t, unix, "http://control/"); status != http.StatusOK || !caller.Self {
+		t.Errorf("this host by the control socket: %d %+v", status, caller)
+	}
+	fi, err := os.Stat(socket)
+	if err != nil || fi.Mode().Perm() != 0o660 {
+		t.Errorf("control socket: %v, %v", fi.Mode(), err)
+	}
+	local, _ := url.Parse(l.LocalBase)
+	for _, host := range []string{base.Host, local.Host, self.Name + ":" + port, self.FQDN + ":" + port} {
+		if !slices.Contains(l.Hosts, host) {
+			t.Errorf("%s is missing in %q", host, l.Hosts)
+		}
+	}
+
+	// Without its tailnet this host may still speak to itself.
+	if err := m.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if caller, status := who(t, unix, "http://control/"); status != http.StatusOK || !caller.Self {
+		t.Errorf("by the control socket without tailscaled: %d %+v", status, caller)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("the control socket is left")
+	}
+}
+
+func TestControlSocketInTheWay(t *testing.T) {
+	s := startControl(t)
+	_, c := node(t, s, "coord", coordinatorTag)
+	dir := t.TempDir()
+	listen := func(name string) (*tailnet.Listening, error) {
+		return c.Listen(t.Context(), tailnet.ListenConfig{ControlSocket: filepath.Join(dir, name), GID: -1})
+	}
+
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen("file"); err == nil {
+		t.Error("a file was taken for a socket")
+	}
+	if text, _ := os.ReadFile(file); string(text) != "precious" {
+		t.Error("the file is gone")
+	}
+
+	first, err := listen("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := listen("s"); err == nil {
+		t.Error("a socket in use was taken over")
+	}
+
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "dead"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	second, err := listen("dead")
+	if err != nil {
+		t.Fatalf("a dead socket: %v", err)
+	}
+	second.Close()
+}
