@@ -1,9 +1,14 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Config is what a cluster is made from.
@@ -52,11 +57,75 @@ type Dispatch interface {
 	Restore(context.Context) error
 }
 
-// Journal keeps a cluster's [Record] over restarts of its process. It is used by
-// one goroutine at a time.
-type Journal interface {
-	// Load returns what was saved last, and false if nothing ever was.
-	Load() (Record, bool, error)
-	// Save returns when the record would survive the machine's crash.
-	Save(Record) error
+// fill checks the configuration, puts the defaults in and returns the label of
+// each builder.
+func (cfg *Config) fill() (labels []string, err error) {
+	if n := utf8.RuneCountInString(cfg.ID); n < 1 || n > limits["/cluster"].MaxLength {
+		return nil, fmt.Errorf("the cluster id has %d characters: give it 1 to %d", n, limits["/cluster"].MaxLength)
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"lease", &cfg.Lease, DefaultLease},
+		{"gather timeout", &cfg.GatherTimeout, DefaultGatherTimeout},
+		{"dispatch timeout", &cfg.DispatchTimeout, DefaultDispatchTimeout},
+	} {
+		if *d.value < 0 {
+			return nil, fmt.Errorf("the %s is negative: %v", d.name, *d.value)
+		}
+		*d.value = cmp.Or(*d.value, d.zero)
+	}
+	cfg.MaxBuilders = cmp.Or(cfg.MaxBuilders, DefaultMaxBuilders)
+	cfg.Events = cmp.Or(cfg.Events, DefaultEvents)
+	if cfg.Label == nil {
+		cfg.Label = strings.ToLower
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Dispatch == nil {
+		cfg.Dispatch = noDispatch{}
+	}
+	cfg.Builders = slices.Clone(cfg.Builders)
+	n := len(cfg.Builders)
+	if n < 1 || n > cfg.MaxBuilders {
+		return nil, fmt.Errorf("%d builders are expected: name 1 to %d", n, cfg.MaxBuilders)
+	}
+	if cfg.Quorum < 0 || cfg.Quorum > n {
+		return nil, fmt.Errorf("the quorum is %d of %d builders: give 1 to %d, or 0 for all", cfg.Quorum, n, n)
+	}
+	cfg.Quorum = cmp.Or(cfg.Quorum, n)
+	return cfg.labels()
 }
+
+// poll is the longest poll: two of three may be lost before the lease is over.
+func (cfg *Config) poll() time.Duration { return cfg.Lease / 3 }
+
+// labels returns what the tailnet makes of each builder's name.
+func (cfg *Config) labels() ([]string, error) {
+	names := make(map[string]string) // by label
+	labels := make([]string, 0, len(cfg.Builders))
+	for _, name := range cfg.Builders {
+		if err := limits["/name"].text("/name", name); err != nil {
+			return nil, fmt.Errorf("builder name %q: %s", name, err.Why)
+		}
+		label := cfg.Label(name)
+		if label == "" {
+			return nil, fmt.Errorf("builder name %q: a tailnet has no host name for it", name)
+		}
+		if other, ok := names[label]; ok {
+			return nil, fmt.Errorf("builder names %q and %q are the same host name on a tailnet, %q: change one", other, name, label)
+		}
+		names[label] = name
+		labels = append(labels, label)
+	}
+	return labels, nil
+}
+
+// noDispatch is a host on which there is nothing to close or restore.
+type noDispatch struct{}
+
+func (noDispatch) Close(context.Context) error   { return nil }
+func (noDispatch) Restore(context.Context) error { return nil }

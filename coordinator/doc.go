@@ -1,2 +1,58 @@
-// Package coordinator is the domain: a cluster, its builders and their leases.
+// Package coordinator is the domain: one ephemeral cluster, its builders, and what
+// they may do to each other. It knows no HTTP, no tailnet and no Nix; callers give
+// it the identity of who calls, and a [Dispatch] and a [Journal] to act through.
+//
+// # The life of a cluster
+//
+//	            quorum met
+//	gathering ──────────────▶ ready ────┐
+//	   │  │                             │ Stop
+//	   │  └─────────────────────────────┤
+//	   │ quorum not met in time         ▼        nobody is there
+//	   └──────────────▶ failed ────▶ stopping ──────────────────▶ stopped
+//
+// Phases only go forwards. A failed cluster releases its builders as a stopping one
+// does. A stopped one goes on answering, so that late builders get their teardown.
+//
+// # The life of a builder
+//
+//	                        store answered
+//	expected ──────▶ joined ──────────────▶ ready
+//	                 ▲ ▲ │ │                 │ │
+//	     heard again │ │ │ └──── silent ─────┘ │
+//	                 │ │ │         ▼           │
+//	                 │ └───────── lost         │
+//	    new instance │   │         │           │
+//	     or new node │   └────── leaves ───────┘
+//	                 │             ▼
+//	                 └───────── departed
+//
+// From joined and ready a builder can also be rejected, when it is found unusable;
+// it is told to leave and then departs or is lost. A new instance, or another node
+// where the holder is lost or departed, makes any of these joined again, with a new
+// id. The tables in transitions.go are the whole of it: one method makes each
+// builder's transition and one each phase's. Every transition has a reason and a
+// time and becomes an [Event] and a line of the log.
+//
+// # Leases
+//
+// The arrival of each check-in and poll renews a builder's lease. That a connection
+// is open renews nothing: its other end may be gone without a word. So polls last a
+// third of the lease. All decisions about time use the monotonic clock of this
+// process; the wall clock is for display.
+//
+// # What is told is saved
+//
+// Every change that matters is saved in the journal before anyone hears of it:
+// before a check-in or a departure is answered, an event published, or a poll ended
+// by a stop. A restarted coordinator goes on with the same ids, event numbers and
+// stop; its builders get a new lease, and a cluster that was gathering starts its
+// time for the quorum anew. Calls that come while a save runs share the next one.
+//
+// # Who owns what
+//
+// [Cluster.Run] owns the package's one goroutine, with one timer for all leases.
+// Everything else happens in the goroutines of the callers; 10,000 polls wait for
+// the closing of one channel. One mutex guards the data and is not held across any
+// wait. A call to [Dispatch] that does not end in time is left to itself.
 package coordinator

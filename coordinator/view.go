@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,4 +43,115 @@ type Builder struct {
 	// Leaving says that it was told to leave: nothing may be dispatched to it,
 	// whatever its state.
 	Leaving bool
+}
+
+// View returns the cluster as it is.
+func (c *Cluster) View() View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.viewLocked()
+}
+
+// Await returns the cluster as soon as its revision is newer than after, and as it
+// is when wait is over, ctx ends, or the cluster begins to stop meanwhile. A query
+// that arrives later waits for the next change, so that a stop can be followed.
+func (c *Cluster) Await(ctx context.Context, after int64, wait time.Duration) View {
+	timer := time.NewTimer(max(0, wait))
+	defer timer.Stop()
+	stopping := c.stopping
+	if isClosed(stopping) {
+		stopping = nil
+	}
+	for {
+		c.mu.Lock()
+		if c.revision > after || wait <= 0 {
+			defer c.mu.Unlock()
+			return c.viewLocked()
+		}
+		changed := c.changedLocked()
+		c.mu.Unlock()
+		select {
+		case <-changed:
+			continue
+		case <-stopping:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		return c.View()
+	}
+}
+
+// changedLocked returns a channel that is closed at the next change.
+func (c *Cluster) changedLocked() <-chan struct{} {
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.changed
+}
+
+// wakeLocked lets those who wait for a change look.
+func (c *Cluster) wakeLocked() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// bumpLocked counts a change. When the revisions in reserve are used up, more must
+// be reserved with the next save.
+func (c *Cluster) bumpLocked() {
+	c.revision++
+	if c.revision > c.reserved {
+		c.reserved = c.revision + revisionsAhead
+		c.edits++
+	}
+}
+
+func (c *Cluster) viewLocked() View {
+	_, quorum := c.countLocked()
+	v := View{
+		ID: c.cfg.ID, Phase: c.phase, Reason: c.reason, Since: utc(c.since),
+		Revision: c.revision, Event: c.event, Quorum: quorum, Lease: c.cfg.Lease,
+		Builders: make([]Builder, 0, len(c.slots)),
+	}
+	now := time.Now()
+	for _, s := range c.slots {
+		v.Builders = append(v.Builders, c.builderLocked(s, now))
+	}
+	return v
+}
+
+func (c *Cluster) builderLocked(s *slot, now time.Time) Builder {
+	b := Builder{
+		Name: s.Name, State: s.State, Reason: s.Reason, Since: utc(s.Since),
+		ID: s.ID, Node: s.Node, MaxJobs: s.MaxJobs,
+		JoinedAt: utc(s.JoinedAt), ReadyAt: utc(s.ReadyAt), LeftAt: utc(s.LeftAt),
+		Leaving: c.phase >= Failed || !s.ReleasedAt.IsZero() || s.State == Rejected,
+	}
+	if s.note != "" {
+		b.Reason = s.note
+	}
+	if !s.ReleasedAt.IsZero() && s.State != Lost && s.State != Departed {
+		b.Reason = s.ReleaseReason
+	}
+	if s.Offer != nil {
+		offer := s.Offer.clone()
+		b.Offer = &offer
+	}
+	if s.vitals != nil {
+		vitals := *s.vitals
+		b.Vitals = &vitals
+	}
+	if s.State.Present() || s.State == Lost {
+		b.Silent = max(0, now.Sub(s.heard))
+	}
+	return b
+}
+
+// utc is a time as it is shown. Zero stays zero.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
 }

@@ -1,0 +1,89 @@
+package coordinator
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// Verified notes that the joined builder's store answered and that Nix may send it
+// up to maxJobs builds at a time. For a ready builder it sets maxJobs anew.
+//
+// Errors: [ErrUnknownBuilder], [ErrReplaced], [ErrNotJoined] (lost, departed,
+// rejected or released meanwhile), [ErrFailed], [ErrStopping].
+func (c *Cluster) Verified(id uuid.UUID, maxJobs int) error {
+	c.mu.Lock()
+	err := c.verifiedLocked(id, maxJobs)
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("take builder %s for ready: %w", id, err)
+	}
+	c.commit() // as in CheckIn
+	return nil
+}
+
+func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs int) error {
+	if maxJobs < 1 {
+		return fmt.Errorf("it may have %d jobs: give 1 or more", maxJobs)
+	}
+	s, err := c.holderLocked(id)
+	switch {
+	case err != nil:
+		return err
+	case c.phase >= Stopping:
+		return ErrStopping
+	case c.phase == Failed:
+		return ErrFailed
+	case !s.ReleasedAt.IsZero():
+		return fmt.Errorf("%w: it is released", ErrNotJoined)
+	}
+	if s.State == StateReady {
+		if s.MaxJobs != maxJobs {
+			s.MaxJobs = maxJobs
+			c.edits++
+			c.bumpLocked()
+			c.wakeLocked()
+		}
+		return nil
+	}
+	if err := c.moveLocked(s, StateReady, "its store answered"); err != nil {
+		return err
+	}
+	s.MaxJobs = maxJobs
+	return nil
+}
+
+// Note shows why the joined builder is not ready yet, as its reason in views. It
+// does nothing if the builder is not joined any more.
+func (c *Cluster) Note(id uuid.UUID, reason string) {
+	c.mu.Lock()
+	s, err := c.holderLocked(id)
+	if reason = oneLine(reason); err == nil && s.State == Joined && s.note != reason {
+		s.note = reason
+		c.bumpLocked()
+		c.wakeLocked()
+	}
+	c.mu.Unlock()
+	c.commit() // the revisions in reserve may be used up
+}
+
+// Reject notes that the builder can't be used, and tells it to leave. Its place
+// stays taken until it departs, is lost, or a new instance checks in.
+//
+// Errors: [ErrUnknownBuilder], [ErrReplaced], [ErrNotJoined].
+func (c *Cluster) Reject(id uuid.UUID, reason string) error {
+	c.mu.Lock()
+	s, err := c.holderLocked(id)
+	if err == nil {
+		err = c.moveLocked(s, Rejected, oneLine(reason))
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("reject builder %s: %w", id, err)
+	}
+	c.commit() // as in CheckIn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.endPollLocked()
+	return nil
+}
