@@ -1,0 +1,41 @@
+package nix
+
+import (
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// macOS has no /proc, so there the processes are those that ps lists. This file reads ps'
+// output; it is built everywhere so that every system's tests cover it.
+
+// psColumns make ps print lines that parsePS reads.
+const psColumns = "pid=,ppid=,uid=,user=,comm="
+
+var psUser = regexp.MustCompile(`^_?nixbld[0-9]+$`)
+
+// parsePS reads ps' output. macOS keeps users in a directory service and not in
+// /etc/passwd, so build users are told by the names that every installer gives them.
+func parsePS(out string) (buildUsers, []process) {
+	users := buildUsers{ids: map[uint32]bool{}}
+	var all []process
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		pid, err1 := strconv.Atoi(fields[0])
+		parent, err2 := strconv.Atoi(fields[1])
+		uid, err3 := strconv.ParseInt(fields[2], 10, 64) // -2 is nobody
+		if err1 != nil || err2 != nil || err3 != nil {
+			continue
+		}
+		if psUser.MatchString(fields[3]) {
+			users.ids[uint32(uid)] = true
+		}
+		command := path.Base(strings.Join(fields[4:], " "))
+		all = append(all, process{pid: pid, parent: parent, uid: uint32(uid), command: command, nix: command == "nix"})
+	}
+	return users, all
+}
