@@ -165,6 +165,7 @@ func TestJoinRunning(t *testing.T) {
 	if err := syscall.Kill(first.Daemon.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the daemon is dead", func() bool { return len(processes(opts.Socket)) == 0 })
 	if err := first.Leave(t.Context()); err != nil {
 		t.Errorf("leave with a dead daemon: %v", err)
 	}

@@ -30,28 +30,33 @@ type ListenConfig struct {
 }
 
 // Listening is where this host takes calls from the tailnet and from itself.
+// Whoever takes the listeners closes them.
 type Listening struct {
-	// Listeners are for one http.Server. Whoever takes them closes them.
-	Listeners []net.Listener
-	// Base is http://ADDRESS:PORT as peers reach it.
-	Base string
-	// LocalBase is http://ADDRESS:PORT for this host's own processes.
-	LocalBase string
-	// Hosts are the HOST:PORT forms that rightly come in a Host header.
+	// Tailnet are reached by whomever the tailnet lets in; [Client.WhoIs] tells
+	// who it is. With a TUN device this host is among them.
+	Tailnet []net.Listener
+	// Own are reached by nobody but processes of this host, so that who calls is
+	// this host's own node, whatever state its tailscaled is in.
+	Own []net.Listener
+
+	Base    string // http://ADDRESS:PORT as peers reach it
+	OwnBase string // http://ADDRESS:PORT for this host's own processes
+	// Hosts are the names and addresses, without port, that rightly come in a
+	// Host header.
 	Hosts []string
 }
 
 // Close closes all listeners.
 func (l *Listening) Close() error {
 	var errs []error
-	for _, ln := range l.Listeners {
+	for _, ln := range slices.Concat(l.Tailnet, l.Own) {
 		errs = append(errs, ln.Close())
 	}
 	return errors.Join(errs...)
 }
 
 // Listen opens the listeners of a service on the tailnet; other networks of the
-// host do not reach it. [Client.WhoIs] tells who called on any of them.
+// host do not reach it.
 //
 // With a TUN device it binds the tailnet addresses, and this host reaches it
 // there too. In userspace networking it binds 127.0.0.1, for that is where
@@ -83,7 +88,7 @@ func (c *Client) Listen(ctx context.Context, cfg ListenConfig) (_ *Listening, er
 		if err != nil {
 			return nil, fmt.Errorf("listen on control socket: %w", err)
 		}
-		l.Listeners = append(l.Listeners, ownListener{ln})
+		l.Own = append(l.Own, ln)
 	}
 	return l, nil
 }
@@ -99,16 +104,16 @@ func (l *Listening) tun(ctx context.Context, self Self, port int) error {
 			continue
 		}
 		port = portOf(ln)
-		l.Listeners = append(l.Listeners, ln)
+		l.Tailnet = append(l.Tailnet, ln)
 		if l.Base == "" {
 			l.Base = "http://" + hostPort(ip.String(), port)
 		}
 	}
-	if len(l.Listeners) == 0 {
+	if len(l.Tailnet) == 0 {
 		return errors.Join(errs...)
 	}
-	l.LocalBase = l.Base
-	l.Hosts = hosts(self, port)
+	l.OwnBase = l.Base
+	l.Hosts = hosts(self)
 	return nil
 }
 
@@ -132,10 +137,10 @@ func (l *Listening) userspace(self Self, port int) error {
 	if err != nil {
 		return err
 	}
-	l.Listeners = append(l.Listeners, forwarded)
+	l.Tailnet = append(l.Tailnet, forwarded)
 	port = portOf(forwarded)
 	l.Base = "http://" + hostPort(self.Addr.String(), port)
-	l.Hosts = hosts(self, port)
+	l.Hosts = hosts(self)
 	// 127.0.0.2 stands in where IPv6 is off; Linux has all of 127/8.
 	var errs []error
 	for _, host := range []string{"::1", "127.0.0.2"} {
@@ -144,22 +149,22 @@ func (l *Listening) userspace(self Self, port int) error {
 			errs = append(errs, err)
 			continue
 		}
-		l.Listeners = append(l.Listeners, ownListener{ln})
-		l.LocalBase = "http://" + hostPort(host, port)
-		l.Hosts = append(l.Hosts, hostPort(host, port))
+		l.Own = append(l.Own, ln)
+		l.OwnBase = "http://" + hostPort(host, port)
+		l.Hosts = append(l.Hosts, host)
 		return nil
 	}
 	return errors.Join(errs...)
 }
 
-func hosts(self Self, port int) []string {
+func hosts(self Self) []string {
 	var hs []string
 	for _, ip := range self.IPs {
-		hs = append(hs, hostPort(ip.String(), port))
+		hs = append(hs, ip.String())
 	}
 	for _, name := range []string{self.Name, self.FQDN} {
 		if name != "" {
-			hs = append(hs, hostPort(name, port))
+			hs = append(hs, name)
 		}
 	}
 	return hs
@@ -224,34 +229,6 @@ type socketListener struct {
 func (l *socketListener) Close() error {
 	os.Remove(l.path)
 	return l.Listener.Close()
-}
-
-// ownListener marks its connections as coming from this host's own node.
-type ownListener struct{ net.Listener }
-
-func (l ownListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return ownConn{conn}, nil
-}
-
-type ownConn struct{ net.Conn }
-
-func (c ownConn) RemoteAddr() net.Addr { return ownAddr{c.Conn.RemoteAddr()} }
-
-// ownAddr looks like HOST:PORT, as those who take such a string apart expect.
-type ownAddr struct{ of net.Addr }
-
-func (ownAddr) Network() string { return "own" }
-
-func (a ownAddr) String() string {
-	port := 0
-	if tcp, ok := a.of.(*net.TCPAddr); ok {
-		port = tcp.Port
-	}
-	return ownHost + ":" + strconv.Itoa(port)
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"tailscale.com/client/local"
@@ -39,24 +38,16 @@ type Caller struct {
 	Node
 	User string   // login name of the owner; empty for a tagged node
 	Caps []string // union of the allow lists granted to it, sorted
-	// Self tells that it is this host's own node. Of a caller that came over
-	// the host itself the rest may be empty, if tailscaled can't tell it.
-	Self bool
+	Self bool     // this host's own node
 }
 
-// WhoIs returns who is behind a remote address: that of a connection to one of
-// the listeners of [Client.Listen], as http.Request.RemoteAddr has it.
+// WhoIs returns who is behind a remote address, IP:PORT, of a connection to one
+// of [Listening.Tailnet].
 //
 // Ask once the caller has sent something: with userspace networking tailscaled
 // learns whom a connection belongs to only after it was accepted. The error is
 // [ErrUnknownCaller] if the tailnet knows nobody there.
 func (c *Client) WhoIs(ctx context.Context, remoteAddr string) (Caller, error) {
-	if isOwnAddr(remoteAddr) {
-		// Without a tailscaled that answers it is this node all the same: a
-		// cluster can be stopped when its tailnet is gone.
-		self, _ := c.Self(ctx)
-		return Caller{Node: self.Node, Self: true}, nil
-	}
 	self, err := c.memo(ctx)
 	if err != nil {
 		return Caller{}, fmt.Errorf("who is %s: %w", remoteAddr, err)
@@ -128,13 +119,6 @@ func allowed(caps tailcfg.PeerCapMap) []string {
 	}
 	return slices.Sorted(maps.Keys(granted))
 }
-
-// ownHost stands in the place of the host in the remote address of connections
-// that can only come from this host. It is no address and no name that could
-// ever be anyone's: only our own listeners make it.
-const ownHost = "own-node!"
-
-func isOwnAddr(remoteAddr string) bool { return strings.HasPrefix(remoteAddr, ownHost+":") }
 
 // sleep waits for d, or returns why ctx ended.
 func sleep(ctx context.Context, d time.Duration) error {
