@@ -1,0 +1,202 @@
+package journal_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/journal"
+)
+
+const cluster = "octo/repo/1234/1"
+
+func open(t *testing.T, dir, cluster string) *journal.File {
+	t.Helper()
+	f, err := journal.Open(dir, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func sample() coordinator.Record {
+	at := time.Date(2026, 11, 23, 9, 0, 0, 123456789, time.UTC)
+	after := 250 * time.Millisecond
+	return coordinator.Record{
+		Version: coordinator.RecordVersion, ID: cluster,
+		Phase: coordinator.Stopping, Reason: "stop requested", Since: at,
+		StoppedAt: at, StopReason: "stop requested", Revision: 99, Event: 7,
+		Slots: []coordinator.SlotRecord{
+			{Name: "b1", State: coordinator.Departed, Reason: "left", Since: at, ID: uuid.New(), Instance: uuid.New(),
+				Node: coordinator.Node{ID: "n1", Name: "b1", FQDN: "b1.example.ts.net.", Addr: netip.MustParseAddr("100.64.0.7")}, LeftAt: at, LeftAfter: &after,
+				Offer: &coordinator.Offer{Systems: []string{"x86_64-linux"}, Cores: 4, NixVersion: "2.34.1", StoreProgram: "/nix/bin/nix-daemon"}},
+			{Name: "b2", Reason: "never checked in", Since: at},
+		},
+		Former: []coordinator.Former{{ID: uuid.New(), Instance: uuid.New(), Node: "n1"}},
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, dir, cluster)
+	if _, ok, err := f.Load(); ok || err != nil {
+		t.Fatalf("Load of nothing = %v, %v; want none and no error", ok, err)
+	}
+	want := sample()
+	for range 2 { // the second replaces the first
+		want.Event++
+		if err := f.Save(want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, ok, err := open(t, dir, cluster).Load()
+	if err != nil || !ok {
+		t.Fatalf("Load = %v, %v", ok, err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("record (-want +got):\n%s", diff)
+	}
+}
+
+func TestModes(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, dir, cluster)
+	if err := f.Save(sample()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(f.Path(), 0o644); err != nil { // somebody loosens it
+		t.Fatal(err)
+	}
+	if err := f.Save(sample()); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{
+		f.Path():               0o600,
+		filepath.Dir(f.Path()): 0o700 | os.ModeDir,
+	} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != want {
+			t.Errorf("mode of %s = %v, want %v", path, info.Mode(), want)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(f.Path()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 1 {
+		t.Errorf("the directory holds %v, want the state alone", entries)
+	}
+}
+
+func TestDamaged(t *testing.T) {
+	good := func() string {
+		f := open(t, t.TempDir(), cluster)
+		if err := f.Save(sample()); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(f.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}()
+	for name, content := range map[string]string{
+		"empty":     "",
+		"truncated": good[:len(good)/2],
+		"more":      good + good,
+		"no JSON":   "\x00\x00\x00\x00",
+		"bad phase": strings.Replace(good, `"stopping"`, `"resting"`, 1),
+		"bad uuid":  strings.Replace(good, `"instance":"`, `"instance":"x`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := open(t, t.TempDir(), cluster)
+			if err := os.WriteFile(f.Path(), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, ok, err := f.Load()
+			if err == nil || ok {
+				t.Fatalf("Load = %v, %v; want an error", ok, err)
+			}
+			for _, part := range []string{f.Path(), "is damaged", "remove the file"} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("error %q does not say %q", err, part)
+				}
+			}
+			_, err = coordinator.New(coordinator.Config{ID: cluster, Builders: []string{"b1"}, Journal: f})
+			if err == nil || !strings.Contains(err.Error(), f.Path()) {
+				t.Errorf("New = %v, want an error that names %s", err, f.Path())
+			}
+		})
+	}
+}
+
+func TestOtherCluster(t *testing.T) {
+	dir := t.TempDir()
+	mine, other := open(t, dir, cluster), open(t, dir, "octo/repo/1234/2")
+	if err := mine.Save(sample()); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Save(sample()); err == nil || !strings.Contains(err.Error(), other.Path()) {
+		t.Errorf("Save of another cluster's record = %v, want an error that names %s", err, other.Path())
+	}
+	if err := os.Rename(mine.Path(), other.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := other.Load(); err == nil || ok || !strings.Contains(err.Error(), cluster) {
+		t.Errorf("Load of another cluster's state = %v, %v; want an error that names %s", ok, err, cluster)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, dir, cluster)
+	left := filepath.Join(filepath.Dir(f.Path()), ".state.json123")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, cluster)
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", left, err)
+	}
+}
+
+func TestSaveFails(t *testing.T) {
+	f := open(t, t.TempDir(), cluster)
+	if err := os.RemoveAll(filepath.Dir(f.Path())); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Save(sample()); err == nil {
+		t.Error("Save where there is no directory succeeded")
+	}
+}
+
+func TestDirName(t *testing.T) {
+	names := make(map[string]string)
+	for _, id := range []string{
+		"octo/repo/1/1", "octo-repo/1/1", "octo/repo-1/1", "OCTO/repo/1/1", "..", ".", "/", "", "../../etc/passwd",
+		"a\x00b", "ünïcode/☃", strings.Repeat("x", 512), strings.Repeat("x", 511) + "y",
+	} {
+		name := journal.DirName(id)
+		if other, ok := names[strings.ToLower(name)]; ok {
+			t.Errorf("%q and %q share the name %q", id, other, name)
+		}
+		names[strings.ToLower(name)] = id
+		if name == "" || name[0] == '.' || name[0] == '-' || len(name) > 128 || strings.ContainsAny(name, "/\x00 ") {
+			t.Errorf("DirName(%q) = %q", id, name)
+		}
+	}
+	if got, want := journal.DirName("octo/repo/1234/1"), "octo-repo-1234-1-"; !strings.HasPrefix(got, want) {
+		t.Errorf("DirName = %q, want it to begin with %q", got, want)
+	}
+}
