@@ -8,6 +8,7 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/wire"
 )
 
 // defaultPoll is how long a poll that does not say so waits.
@@ -22,15 +23,15 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) (err error) {
 	if err := s.decodeBody(w, r, &body); err != nil {
 		return err
 	}
-	ticket, first, err := s.cluster.CheckIn(r.Context(), callerOf(r).node(), checkInOf(body))
+	ticket, created, err := s.cluster.CheckIn(r.Context(), callerOf(r).node(), wire.CheckInOf(body))
 	if err != nil {
 		return err
 	}
-	if !first || ticket.Phase >= coordinator.Stopping {
-		quiet(r)
-		return writeJSON(w, mediaJSON, http.StatusOK, wireTicket(ticket))
+	if created {
+		return writeJSON(w, mediaJSON, http.StatusCreated, wire.Ticket(ticket))
 	}
-	return writeJSON(w, mediaJSON, http.StatusCreated, wireTicket(ticket))
+	quiet(r)
+	return writeJSON(w, mediaJSON, http.StatusOK, wire.Ticket(ticket))
 }
 
 func (s *Server) awaitTeardown(w http.ResponseWriter, r *http.Request) error {
@@ -46,7 +47,7 @@ func (s *Server) awaitTeardown(w http.ResponseWriter, r *http.Request) error {
 	teardown, err := s.cluster.AwaitTeardown(r.Context(), callerOf(r).node(), id, wait)
 	switch {
 	case err == nil:
-		return writeJSON(w, mediaJSON, http.StatusOK, wireTeardown(teardown))
+		return writeJSON(w, mediaJSON, http.StatusOK, wire.Teardown(teardown))
 	case errors.Is(err, coordinator.ErrNotYet), isEnding(r.Context()):
 		quiet(r)
 		w.WriteHeader(http.StatusNoContent)

@@ -9,6 +9,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/problem"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/wire"
 )
 
 const (
@@ -50,7 +51,7 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.metrics.stopped(time.Since(start), "left")
-	return writeJSON(w, mediaJSON, http.StatusOK, wireStopReport(report))
+	return writeJSON(w, mediaJSON, http.StatusOK, wire.StopReport(report))
 }
 
 // renderRemain answers a stop that some builders did not follow: a problem, so that
@@ -60,7 +61,7 @@ func (s *Server) renderRemain(w http.ResponseWriter, r *http.Request, err error,
 		return err // nobody reads the report
 	}
 	p, _ := problemOf(err)
-	full := apiclient.StopProblem{Report: wireStopReport(report)}
+	full := apiclient.StopProblem{Report: wire.StopReport(report)}
 	full.Type, full.Title, full.Status, full.Detail = p.Type, p.Title, p.Status, p.Detail
 	full.Instance = requestID(r)
 	noteProblem(r, p)
@@ -74,7 +75,7 @@ func (s *Server) readCluster(w http.ResponseWriter, r *http.Request) error {
 	}
 	q, _ := parseQuery(r, "wait", "after")
 	if !q.has("after") {
-		return writeJSON(w, mediaJSON, http.StatusOK, wireCluster(s.cluster.View()))
+		return writeJSON(w, mediaJSON, http.StatusOK, wire.Cluster(s.cluster.View()))
 	}
 	after, err := q.integer("after", 0, math.MaxInt64, 0)
 	if err != nil {
@@ -83,5 +84,5 @@ func (s *Server) readCluster(w http.ResponseWriter, r *http.Request) error {
 	defer s.metrics.opened("cluster")()
 	quiet(r)
 	view := s.cluster.Await(r.Context(), after, wait)
-	return writeJSON(w, mediaJSON, http.StatusOK, wireCluster(view))
+	return writeJSON(w, mediaJSON, http.StatusOK, wire.Cluster(view))
 }

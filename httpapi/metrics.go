@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -83,9 +84,9 @@ func (m *metrics) count(next http.Handler) http.Handler {
 			answer = middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		}
 		defer func() {
-			route := "other"
-			if routed := chi.RouteContext(r.Context()); routed.RoutePattern() != "" && answer.Status() != http.StatusNotFound {
-				route = routed.RoutePattern()
+			route := chi.RouteContext(r.Context()).RoutePattern()
+			if route == "" || strings.HasSuffix(route, "*") {
+				route = "other" // no call was found
 			}
 			method := "other"
 			switch r.Method {

@@ -64,6 +64,9 @@ func (s *Server) methodNotAllowed(routes chi.Routes) handler {
 				allowed = append(allowed, method)
 			}
 		}
+		if len(allowed) == 0 {
+			return s.notFound(w, r)
+		}
 		allow := strings.Join(allowed, ", ")
 		w.Header().Set("Allow", allow)
 		return &refusal{problem.MethodNotAllowed, "the call takes " + allow, ""}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/wire"
 )
 
 // streamBuffer is how many events a stream's reader may lag behind, beyond what the
@@ -61,7 +62,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, sub *coordinator
 		return nil
 	}
 	if view, ok := sub.Snapshot(); ok {
-		if err := out.event(view.Event, "snapshot", wireCluster(view)); err != nil {
+		if err := out.event(view.Event, "snapshot", wire.Cluster(view)); err != nil {
 			return err
 		}
 	}
@@ -74,7 +75,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, sub *coordinator
 			if !more {
 				return sub.Err()
 			}
-			err = out.event(e.Number, string(e.Type), WireEvent(e))
+			err = out.event(e.Number, string(e.Type), wire.Event(e))
 		case <-alive.C:
 			err = out.write(": still here\n\n")
 		case <-r.Context().Done():

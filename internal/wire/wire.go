@@ -1,38 +1,16 @@
-package httpapi
+// Package wire translates between the domain's types and the contract's.
+//
+// They are alike, yet apart: a change of the one is not to change the other unseen. The
+// contract's types are those of package apiclient.
+package wire
 
 import (
-	"net/http"
-	"strconv"
-
-	"github.com/go-chi/chi/v5/middleware"
-	"github.com/go-json-experiment/json"
-
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
 
-// The domain's types and the contract's are alike, yet apart: a change of the one is not to
-// change the other unseen. Here each is made of the other.
-
-const mediaJSON = "application/json"
-
-// writeJSON answers with v. Its error is that v can't be JSON; a caller who went away needs
-// no answer and is none.
-func writeJSON(w http.ResponseWriter, mediaType string, status int, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
-	return nil
-}
-
-func requestID(r *http.Request) *string { return optional(middleware.GetReqID(r.Context())) }
-
-func checkInOf(c apiclient.CheckIn) coordinator.CheckIn {
+// CheckInOf is the domain's check-in of one that was received.
+func CheckInOf(c apiclient.CheckIn) coordinator.CheckIn {
 	in := coordinator.CheckIn{
 		Cluster:  c.Cluster,
 		Name:     c.Name,
@@ -61,25 +39,28 @@ func checkInOf(c apiclient.CheckIn) coordinator.CheckIn {
 	return in
 }
 
-func wireTicket(t coordinator.Ticket) apiclient.Ticket {
+// Ticket is t as a check-in is answered.
+func Ticket(t coordinator.Ticket) apiclient.Ticket {
 	return apiclient.Ticket{
 		Id:           t.ID,
 		Cluster:      t.Cluster,
 		Name:         t.Name,
-		Phase:        wirePhase(t.Phase),
+		Phase:        phase(t.Phase),
 		LeaseSeconds: t.Lease.Seconds(),
 		PollSeconds:  t.Poll.Seconds(),
 	}
 }
 
-func wireTeardown(t coordinator.Teardown) apiclient.Teardown {
-	return apiclient.Teardown{Phase: wirePhase(t.Phase), Reason: t.Reason, At: t.At}
+// Teardown is t as a poll is answered.
+func Teardown(t coordinator.Teardown) apiclient.Teardown {
+	return apiclient.Teardown{Phase: phase(t.Phase), Reason: t.Reason, At: t.At}
 }
 
-func wireCluster(v coordinator.View) apiclient.Cluster {
+// Cluster is v as readers get it.
+func Cluster(v coordinator.View) apiclient.Cluster {
 	c := apiclient.Cluster{
 		Id:           v.ID,
-		Phase:        wirePhase(v.Phase),
+		Phase:        phase(v.Phase),
 		Reason:       v.Reason,
 		Since:        v.Since,
 		Revision:     v.Revision,
@@ -89,15 +70,15 @@ func wireCluster(v coordinator.View) apiclient.Cluster {
 		Builders:     make([]apiclient.Builder, 0, len(v.Builders)),
 	}
 	for _, b := range v.Builders {
-		c.Builders = append(c.Builders, wireBuilder(b))
+		c.Builders = append(c.Builders, builder(b))
 	}
 	return c
 }
 
-func wireBuilder(b coordinator.Builder) apiclient.Builder {
+func builder(b coordinator.Builder) apiclient.Builder {
 	out := apiclient.Builder{
 		Name:     b.Name,
-		State:    wireState(b.State),
+		State:    state(b.State),
 		Reason:   b.Reason,
 		Since:    b.Since,
 		Id:       optional(b.ID),
@@ -140,15 +121,16 @@ func wireBuilder(b coordinator.Builder) apiclient.Builder {
 	return out
 }
 
-func wireStopReport(r coordinator.StopReport) apiclient.StopReport {
+// StopReport is r as a stop is answered.
+func StopReport(r coordinator.StopReport) apiclient.StopReport {
 	out := apiclient.StopReport{
-		Phase:       wirePhase(r.Phase),
+		Phase:       phase(r.Phase),
 		StoppedAt:   r.StoppedAt,
 		TookSeconds: r.Took.Seconds(),
 		Builders:    make([]apiclient.Released, 0, len(r.Builders)),
 	}
 	for _, b := range r.Builders {
-		released := apiclient.Released{Name: b.Name, State: wireState(b.State), Reason: b.Reason, Left: b.Left}
+		released := apiclient.Released{Name: b.Name, State: state(b.State), Reason: b.Reason, Left: b.Left}
 		if b.After != nil {
 			released.AfterSeconds = new(b.After.Seconds())
 		}
@@ -160,8 +142,8 @@ func wireStopReport(r coordinator.StopReport) apiclient.StopReport {
 	return out
 }
 
-// WireEvent is e as streams and webhooks carry it.
-func WireEvent(e coordinator.Event) apiclient.Event {
+// Event is e as streams and webhooks carry it.
+func Event(e coordinator.Event) apiclient.Event {
 	return apiclient.Event{
 		Number:  e.Number,
 		Type:    apiclient.EventType(e.Type),
@@ -174,9 +156,9 @@ func WireEvent(e coordinator.Event) apiclient.Event {
 	}
 }
 
-func wirePhase(p coordinator.Phase) apiclient.Phase { return apiclient.Phase(p.String()) }
+func phase(p coordinator.Phase) apiclient.Phase { return apiclient.Phase(p.String()) }
 
-func wireState(s coordinator.State) apiclient.BuilderState {
+func state(s coordinator.State) apiclient.BuilderState {
 	return apiclient.BuilderState(s.String())
 }
 
