@@ -1,0 +1,217 @@
+package testbed
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// hostPath is where a host looks for programs.
+const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// HostSpec says what is special about a host.
+type HostSpec struct {
+	// Name is the host's name. It must not be empty.
+	Name string
+	// NixConf is appended to /etc/nix/nix.conf, line by line: for example
+	// "extra-platforms = aarch64-linux" for a host that passes for another
+	// architecture's.
+	NixConf string
+}
+
+// Host is one machine of a lab. Its methods may be called from any goroutine;
+// they fail with the host's name if it is dead.
+type Host struct {
+	lab  *Lab
+	dir  string
+	info hostInfo
+}
+
+// hostInfo is what host.json holds, for [Open] and for the host's first process.
+type hostInfo struct {
+	Name  string `json:"name"`
+	Index int    `json:"index"` // its place in the network
+	Root  string `json:"root"`  // the image's root file system
+	Bin   string `json:"bin"`   // the programs, on the outside
+}
+
+// Name returns the host's name.
+func (h *Host) Name() string { return h.info.Name }
+
+// IP is the host's address on the lab's switch, which stands for the Internet;
+// the tailnet's addresses are tailscaled's business.
+func (h *Host) IP() netip.Addr { return address(h.info.Index) }
+
+// Alive reports whether the host runs. A host that is cut off does.
+func (h *Host) Alive() bool {
+	pid, err := h.pid()
+	return err == nil && pid != 0
+}
+
+// pid returns the first process of the host, 0 if it is dead.
+func (h *Host) pid() (int, error) { return h.lab.find(roleHost, h.dir) }
+
+func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error) {
+	if !nameRE.MatchString(spec.Name) {
+		return nil, fmt.Errorf("host name %q: want at most 32 lower-case letters, digits and dashes", spec.Name)
+	}
+	if index > lastIndex {
+		return nil, fmt.Errorf("boot %s: a lab has room for %d hosts", spec.Name, lastIndex-9)
+	}
+	h := &Host{lab: l, dir: filepath.Join(l.dir, "hosts", spec.Name), info: hostInfo{
+		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"),
+	}}
+	if err := h.makeDisk(spec); err != nil {
+		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
+	}
+	if _, err := l.start(ctx, roleHost, h.dir); err != nil {
+		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hosts[spec.Name] = h
+	return h, nil
+}
+
+// makeDisk writes what differs from the image into the host's own layer.
+func (h *Host) makeDisk(spec HostSpec) error {
+	upper := filepath.Join(h.dir, "upper")
+	files := []struct{ name, text string }{
+		{"etc/hostname", spec.Name + "\n"},
+		{"etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + spec.Name + "\n"},
+		// Nobody answers there, and says so at once.
+		{"etc/resolv.conf", "nameserver " + address(controlIndex).String() + "\noptions timeout:1 attempts:1\n"},
+		{"etc/nix/nix.conf", nixConf + spec.NixConf + "\n"},
+	}
+	for _, f := range files {
+		name := filepath.Join(upper, f.name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte(f.text), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{"work", "root", "nix"} {
+		if err := os.MkdirAll(filepath.Join(h.dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	bin := filepath.Join(upper, "usr/local/bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(h.info.Bin)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == labProgram {
+			continue // the host's own business
+		}
+		if err := os.Symlink(filepath.Join(hostBin, e.Name()), filepath.Join(bin, e.Name())); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(h.dir, "host.json"), h.info)
+}
+
+// nixConf is a multi-user Nix as an installer leaves it, without the Internet.
+// Builds are not sandboxed, for a sandbox hides the name of the host that tests
+// want to see.
+const nixConf = `experimental-features = nix-command flakes
+build-users-group = nixbld
+trusted-users = root
+sandbox = false
+substituters =
+`
+
+// Kill ends the host at once, as kill -9 of everything on it: its peers see
+// their connections to its processes end. [Host.Cut] it first for a power cut,
+// of which they see nothing. The disk stays for [Host.Restart]. It is
+// idempotent.
+func (h *Host) Kill(ctx context.Context) error {
+	err := killAll(ctx, func() ([]process, error) {
+		all, err := processesOf(h.lab.dir)
+		return slices.DeleteFunc(all, func(p process) bool { return p.argv[2] != h.dir }), err
+	})
+	if err != nil {
+		return fmt.Errorf("kill %s: %w", h.Name(), err)
+	}
+	// The kernel takes the cable away some time after the host, too late for a
+	// restart. It may have done so already.
+	if sw, err := h.lab.find(roleSwitch, h.lab.dir); err == nil && sw != 0 {
+		_ = ipBatch(ctx, sw, "link del "+port(h.info.Index))
+	}
+	return nil
+}
+
+// Restart boots the host again with the disk it has, after killing it if it
+// runs. Its cable is in again.
+func (h *Host) Restart(ctx context.Context) error {
+	if err := h.Kill(ctx); err != nil {
+		return err
+	}
+	if _, err := h.lab.start(ctx, roleHost, h.dir); err != nil {
+		return fmt.Errorf("restart %s: %w", h.Name(), err)
+	}
+	return nil
+}
+
+// Process is a process on a host.
+type Process struct {
+	PID  int // as the host sees it
+	Argv []string
+}
+
+func (p Process) String() string { return fmt.Sprintf("%d %s", p.PID, strings.Join(p.Argv, " ")) }
+
+// Processes lists what runs on the host beside its first process, in the order
+// of their numbers.
+func (h *Host) Processes() ([]Process, error) {
+	pid, err := h.pid()
+	if err != nil || pid == 0 {
+		return nil, errors.Join(h.dead(), err)
+	}
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if err != nil {
+		return nil, err
+	}
+	var list []Process
+	_, err = processes(func(p process) bool {
+		if s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p.pid)); err != nil || s != space || p.pid == pid {
+			return false
+		}
+		list = append(list, Process{PID: innerPID(p.pid), Argv: p.argv})
+		return true
+	})
+	slices.SortFunc(list, func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })
+	return list, err
+}
+
+// innerPID returns the number that the process has in its own namespace.
+func innerPID(pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(rest)
+			var n int
+			fmt.Sscan(f[len(f)-1], &n)
+			return n
+		}
+	}
+	return 0
+}
+
+func (h *Host) dead() error {
+	return fmt.Errorf("host %s of lab %s is not running", h.Name(), h.lab.name)
+}

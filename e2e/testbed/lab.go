@@ -1,0 +1,290 @@
+package testbed
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
+)
+
+// DefaultDir is where labs live. It must be on a file system that can carry an
+// overlay and a Nix store, which a tmpfs of a CI machine often is too small for.
+const DefaultDir = "/var/tmp/nix-builders-lab"
+
+// Coordinator is the name of the host that every lab has.
+const Coordinator = "coordinator"
+
+// Builder returns the name of the i-th builder host, counted from 1.
+func Builder(i int) string { return fmt.Sprintf("builder-%d", i) }
+
+// Config says what lab to make.
+type Config struct {
+	// Name tells labs apart. If empty, "default". Letters, digits and dashes.
+	Name string
+	// Dir is the directory of all labs. If empty, [DefaultDir].
+	Dir string
+	// Builders is how many hosts there are beside the coordinator.
+	Builders int
+	// NixConf is appended to the nix.conf of the named hosts; see [HostSpec].
+	NixConf map[string]string
+	// Suite is the Debian suite that hosts are made from, which decides the
+	// version of Nix. If empty, [image.Trixie].
+	Suite string
+	// Mirror is where an image is made from, if it has to be. If empty, this
+	// machine's own apt knows.
+	Mirror string
+	// Cache holds images and programs. If its Dir is empty, [image.DefaultDir].
+	Cache image.Cache
+	// Module is the root directory of the module whose programs the hosts get.
+	// If empty, it is looked for from the current directory upwards.
+	Module string
+	// Programs are the commands that hosts find in /usr/local/bin, as directories
+	// of the module. If nil, the project's program, "./cmd/nix-builders".
+	Programs []string
+	// Control configures the control server; its addresses are the lab's.
+	Control ControlConfig
+	// Logf hears what takes time. If nil, nobody does.
+	Logf func(format string, args ...any)
+}
+
+// ControlConfig is the part of [control.Config] that a lab lets one choose.
+type ControlConfig struct {
+	Policy         *control.Policy   // if nil, control's default
+	AuthKeys       []control.AuthKey // if nil, control's default
+	EphemeralAfter time.Duration     // if 0, control's default
+	KeepAlive      time.Duration     // if 0, control's default
+}
+
+// Lab is a lab that is up. Its methods may be called from any goroutine.
+type Lab struct {
+	name string
+	dir  string // all of the lab's files
+	info labInfo
+
+	mu    sync.Mutex
+	hosts map[string]*Host // guarded by mu
+}
+
+// labInfo is what lab.json holds: all that [Open] needs.
+type labInfo struct {
+	Root    string        `json:"root"` // the image's root file system
+	Control ControlConfig `json:"control"`
+}
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+func locate(parent, name string) (dir string, err error) {
+	name = cmp.Or(name, "default")
+	if !nameRE.MatchString(name) {
+		return "", fmt.Errorf("lab name %q: want at most 32 lower-case letters, digits and dashes", name)
+	}
+	return filepath.Join(cmp.Or(parent, DefaultDir), name), nil
+}
+
+// Up makes the lab, in place of one of the same name that may be there, and
+// boots its hosts. Images and programs that are not in the cache are made first,
+// which takes minutes. On error nothing is left.
+func Up(ctx context.Context, cfg Config) (*Lab, error) {
+	if missing := Missing(); len(missing) > 0 {
+		return nil, &missingError{missing}
+	}
+	dir, err := locate(cfg.Dir, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	art, err := makeArtefacts(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
+	}
+	unlock, err := image.Lock(ctx, dir+".lock", cfg.Logf)
+	if err != nil {
+		return nil, fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
+	}
+	defer unlock()
+	if err := removeLab(ctx, dir); err != nil {
+		return nil, err
+	}
+	l := &Lab{name: filepath.Base(dir), dir: dir, hosts: map[string]*Host{}, info: labInfo{Root: art.root, Control: cfg.Control}}
+	if err := l.up(ctx, cfg, art); err != nil {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("lab %s: %w", l.name, err), removeLab(cleanup, dir))
+	}
+	return l, nil
+}
+
+func (l *Lab) up(ctx context.Context, cfg Config, art artefacts) error {
+	if err := os.MkdirAll(filepath.Join(l.dir, "hosts"), 0o755); err != nil {
+		return err
+	}
+	if err := art.install(ctx, filepath.Join(l.dir, "bin")); err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(l.dir, "lab.json"), l.info); err != nil {
+		return err
+	}
+	if _, err := l.start(ctx, roleSwitch, l.dir); err != nil {
+		return err
+	}
+	if _, err := l.start(ctx, roleControl, l.dir); err != nil {
+		return err
+	}
+	names := []string{Coordinator}
+	for i := range cfg.Builders {
+		names = append(names, Builder(i+1))
+	}
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { _, errs[i] = l.boot(ctx, HostSpec{Name: name, NixConf: cfg.NixConf[name]}, 10+i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Open finds the lab of that name below the directory of all labs (if empty,
+// [DefaultDir]), made by another process.
+func Open(parent, name string) (*Lab, error) {
+	dir, err := locate(parent, name)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{name: filepath.Base(dir), dir: dir, hosts: map[string]*Host{}}
+	if err := readJSON(filepath.Join(dir, "lab.json"), &l.info); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lab %s is not up: run \"up\" first", l.name)
+	} else if err != nil {
+		return nil, fmt.Errorf("open lab %s: %w", l.name, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "hosts"))
+	if err != nil {
+		return nil, fmt.Errorf("open lab %s: %w", l.name, err)
+	}
+	for _, e := range entries {
+		h := &Host{lab: l, dir: filepath.Join(dir, "hosts", e.Name())}
+		if err := readJSON(filepath.Join(h.dir, "host.json"), &h.info); err != nil {
+			return nil, fmt.Errorf("open lab %s: %w", l.name, err)
+		}
+		l.hosts[h.info.Name] = h
+	}
+	return l, nil
+}
+
+// Down removes the lab and all it holds. It is idempotent.
+func (l *Lab) Down(ctx context.Context) error { return down(ctx, l.dir) }
+
+// Down removes the lab of that name, also one that crashed or never came up. It
+// is idempotent.
+func Down(ctx context.Context, parent, name string) error {
+	dir, err := locate(parent, name)
+	if err != nil {
+		return err
+	}
+	return down(ctx, dir)
+}
+
+func down(ctx context.Context, dir string) error {
+	if _, err := os.Stat(filepath.Dir(dir)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := image.Lock(ctx, dir+".lock", nil)
+	if err != nil {
+		return fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
+	}
+	defer unlock()
+	return removeLab(ctx, dir)
+}
+
+// removeLab kills what runs the lab's program, waits for its end and deletes the
+// directory. The caller holds the lab's lock.
+func removeLab(ctx context.Context, dir string) error {
+	if err := killAll(ctx, func() ([]process, error) { return processesOf(dir) }); err != nil {
+		return fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
+	}
+	return nil
+}
+
+// Name returns the lab's name.
+func (l *Lab) Name() string { return l.name }
+
+// LoginServer is the URL that hosts reach the control server at.
+func (l *Lab) LoginServer() string {
+	return fmt.Sprintf("http://%s:%d", address(controlIndex), controlPort)
+}
+
+// Control administers the lab's control server.
+func (l *Lab) Control() *control.Client { return control.Dial(filepath.Join(l.dir, "control.sock")) }
+
+// Host returns the host of that name. It panics if the lab has none: a test that
+// names a host has to boot it.
+func (l *Lab) Host(name string) *Host {
+	h, ok := l.Lookup(name)
+	if !ok {
+		panic(fmt.Sprintf("lab %s has no host %q", l.name, name))
+	}
+	return h
+}
+
+// Lookup returns the host of that name, if the lab has it.
+func (l *Lab) Lookup(name string) (*Host, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h, ok := l.hosts[name]
+	return h, ok
+}
+
+// Hosts returns all hosts, the dead too, in the order they were first booted.
+func (l *Lab) Hosts() []*Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*Host
+	for _, h := range l.hosts {
+		all = append(all, h)
+	}
+	slices.SortFunc(all, func(a, b *Host) int { return cmp.Compare(a.info.Index, b.info.Index) })
+	return all
+}
+
+// Boot adds a host to the lab and waits until its nix-daemon answers.
+func (l *Lab) Boot(ctx context.Context, spec HostSpec) (*Host, error) {
+	index := 10
+	for _, h := range l.Hosts() {
+		if h.Name() == spec.Name {
+			return nil, fmt.Errorf("lab %s has a host %q already", l.name, spec.Name)
+		}
+		index = max(index, h.info.Index+1)
+	}
+	return l.boot(ctx, spec, index)
+}
+
+func writeJSON(file string, v any) error {
+	text, err := json.MarshalIndent(v, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+func readJSON(file string, v any) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
+}
