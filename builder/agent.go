@@ -1,0 +1,167 @@
+package builder
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+)
+
+// ErrReplaced says that a newer instance or another node took this builder's
+// place. There is nothing left to do: two agents with one name on a host, or two
+// hosts with one name.
+var ErrReplaced = errors.New("another instance took this builder's place")
+
+// Candidate is who may be the coordinator.
+type Candidate struct {
+	Name string // for people
+	Base string // of its API, http://ADDRESS:PORT/v1
+}
+
+// Config is what an [Agent] works with.
+type Config struct {
+	Cluster string // id of the cluster that it belongs to
+	Name    string // its name as the workflow gave it
+
+	// Label is how the tailnet sanitises a host name. If nil, [strings.ToLower].
+	Label func(string) string
+	// Coordinators returns who may be the coordinator, the likeliest first. It is
+	// asked again and again: the tailnet's list grows.
+	Coordinators func(context.Context) ([]Candidate, error)
+	// Transport carries the requests; it should keep connections.
+	Transport http.RoundTripper
+	// Offer measures what this host offers. It is called once; an error ends the
+	// agent, for nothing can be built here.
+	Offer func(context.Context) (apiclient.Offer, error)
+	// Vitals measures how this host is, once a minute while it is claimed. Both
+	// must return when their context ends.
+	Vitals func(context.Context) (apiclient.Vitals, error)
+
+	// Timeout is how long to wait until somebody claims this builder. If zero,
+	// [DefaultTimeout].
+	Timeout time.Duration
+
+	Out io.Writer    // a line for each thing a person wants to know; nil: nobody
+	Log *slog.Logger // for whoever debugs; nil: nobody
+}
+
+// DefaultTimeout is how long a builder waits until somebody claims it.
+const DefaultTimeout = 300 * time.Second
+
+// Bounds of what a builder waits for.
+const (
+	vitalsEvery  = time.Minute // and so is a check-in renewed
+	askTime      = 5 * time.Second
+	askAtOnce    = 16 // coordinators asked at a time
+	teardownTime = 4 * time.Second
+	cancelTime   = 2 * time.Second
+)
+
+// Agent is one builder process.
+type Agent struct {
+	Config
+	instance uuid.UUID
+}
+
+// New returns an agent with an instance id of its own. Its error is a mistake in
+// cfg.
+func New(cfg Config) (*Agent, error) {
+	switch {
+	case cfg.Cluster == "" || cfg.Name == "":
+		return nil, errors.New("builder: cluster and name must be set")
+	case cfg.Coordinators == nil || cfg.Transport == nil || cfg.Offer == nil || cfg.Vitals == nil:
+		return nil, errors.New("builder: Coordinators, Transport, Offer and Vitals must be set")
+	case cfg.Timeout < 0:
+		return nil, fmt.Errorf("builder: timeout %v is negative", cfg.Timeout)
+	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
+	if cfg.Label == nil {
+		cfg.Label = strings.ToLower
+	}
+	if cfg.Out == nil {
+		cfg.Out = io.Discard
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Agent{Config: cfg, instance: uuid.New()}, nil
+}
+
+// Run lives the agent's life. It returns nil when the builder was told to leave
+// or its coordinator fell silent; an [*UnclaimedError] when nobody claimed it;
+// [ErrReplaced]; and the context's cause when that ended, at most 2 s later.
+func (a *Agent) Run(ctx context.Context) error {
+	a.say("looking for the coordinator of %s as %s, for %v at most", a.Cluster, a.Name, a.Timeout)
+	c, err := a.look(ctx)
+	if err != nil {
+		return err
+	}
+	a.say("claimed by %s at %s; the cluster is %s", clean(c.at.Name), c.at.Base, c.ticket.phase)
+
+	serving, end := context.WithCancel(ctx)
+	var sampler sync.WaitGroup
+	vitals := make(chan *apiclient.Vitals, 1)
+	sampler.Go(func() { a.sample(serving, vitals) })
+	teardown, err := a.stay(serving, c, vitals)
+	end()
+	sampler.Wait()
+
+	last := context.WithoutCancel(ctx)
+	switch {
+	case teardown != nil:
+		a.say("told to leave: %s", clean(teardown.Reason))
+		if err := a.depart(last, c, teardownTime, apiclient.DepartureReasonTeardown, ""); err != nil {
+			a.say("left, but could not say so: %v", err)
+			return nil
+		}
+		a.say("left the cluster")
+		return nil
+	case ctx.Err() != nil:
+		a.say("leaving: %v", context.Cause(ctx))
+		if err := a.depart(last, c, cancelTime, apiclient.DepartureReasonCancelled, context.Cause(ctx).Error()); err != nil {
+			a.Log.Warn("say good-bye", "error", err)
+		}
+		return context.Cause(ctx)
+	case errors.Is(err, errSilent):
+		a.say("%v: leaving", err)
+		// It may hear, and only its answers be lost.
+		if err := a.depart(last, c, time.Second, apiclient.DepartureReasonTimeout, err.Error()); err != nil {
+			a.Log.Debug("say good-bye", "error", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("builder %s: %w", a.Name, err)
+}
+
+// say writes a line for the person who reads the job's log.
+func (a *Agent) say(format string, args ...any) {
+	fmt.Fprintf(a.Out, format+"\n", args...)
+}
+
+// clean makes one printable line, not too long, of what somebody else wrote. A
+// job's log takes commands.
+func clean(s string) string {
+	const limit = 300
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(s, "?") {
+		if b.Len() >= limit {
+			b.WriteString("...")
+			break
+		}
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == '\u2028' || r == '\u2029' {
+			r = ' '
+		}
+		b.WriteRune(r)
+	}
+	return strings.TrimSpace(b.String())
+}

@@ -1,0 +1,31 @@
+// Package builder is the agent on a builder's host: it finds the coordinator of
+// its cluster, checks in, stays reachable, and leaves when it is told to.
+//
+// # Life
+//
+//	          a coordinator          the poll brings
+//	          claims it              the teardown
+//	looking ------------> claimed --------------------> leaving ----> departed (nil)
+//	   |                     |                             ^
+//	   | nobody did in       | not heard for two leases ---+   (nil: it was used and is free)
+//	   | time: Unclaimed     | replaced: ErrReplaced           (error, nothing to say good-bye to)
+//	   v                     v
+//	 error                 error
+//
+// When its context ends it leaves from wherever it is, and Run returns why.
+//
+// A coordinator is ours when it serves our cluster id AND its list of builders
+// holds our name. Any other is passed over: two runs, or two clusters of one run,
+// share a tailnet. A cluster that has failed or stopped counts too, so that a
+// late builder gets its teardown and ends well.
+//
+// # Lease
+//
+// The coordinator's silence is counted from the sending of the last request that
+// it acknowledged: from then on it may not have heard of us either. All of it is
+// monotonic time. Nothing said here depends on the tailnet's idea of who is
+// online, which is minutes behind.
+//
+// What a coordinator answers is checked before it is believed, and cleaned before
+// it is printed: this agent runs before it knows whom it talks to.
+package builder
