@@ -1,0 +1,43 @@
+package fleet
+
+import (
+	"context"
+	"embed"
+	"fmt"
+)
+
+// expressions are what the lab's Nix builds.
+//
+//go:embed nix/*.nix
+var expressions embed.FS
+
+// expressionDir is where the coordinator's host has them.
+const expressionDir = "/opt/nix"
+
+// Build starts nix build of an expression from nix/ on the coordinator's host, as this
+// user: everything is left to the builders. tag makes the derivations new.
+func (f *Fleet) Build(ctx context.Context, user, expression, tag string, args ...string) (*Process, error) {
+	if err := f.installExpressions(ctx); err != nil {
+		return nil, err
+	}
+	argv := append([]string{"nix", "build", "--max-jobs", "0", "--print-build-logs", "--no-link", "--print-out-paths",
+		"--file", expressionDir + "/" + expression, "--argstr", "tag", tag}, args...)
+	return f.Start(ctx, f.Coordinator, user, argv...)
+}
+
+func (f *Fleet) installExpressions(ctx context.Context) error {
+	entries, err := expressions.ReadDir("nix")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		text, err := expressions.ReadFile("nix/" + e.Name())
+		if err != nil {
+			return err
+		}
+		if err := f.Host(f.Coordinator).WriteFile(ctx, expressionDir+"/"+e.Name(), text, 0o644); err != nil {
+			return fmt.Errorf("install expressions: %w", err)
+		}
+	}
+	return nil
+}
