@@ -24,13 +24,13 @@ func (c Cache) lock(ctx context.Context, name string) (unlock func(), err error)
 
 // Lock takes the lock file, making it if need be. The lock goes with the
 // process, so a crash never leaves it held; the file itself stays. It waits for
-// its turn as long as ctx lets it, and tells logf, if not nil, that it does.
+// its turn as long as ctx lets it, and tells logf, if not nil, after a second.
 func Lock(ctx context.Context, file string, logf func(string, ...any)) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	for first := true; ; first = false {
+	for tries := 1; ; tries++ {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
@@ -39,7 +39,7 @@ func Lock(ctx context.Context, file string, logf func(string, ...any)) (unlock f
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", file, err)
 		}
-		if first && logf != nil {
+		if tries == 20 && logf != nil {
 			logf("waiting for another process that holds %s", file)
 		}
 		select {
