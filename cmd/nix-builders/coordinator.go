@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
+)
+
+var coordinatorCommand = command{
+	name:    "coordinator",
+	args:    "[--foreground]",
+	summary: "gather the builders and make Nix use them",
+	detail: `Joins the tailnet (or takes the tailscaled that is already logged in), serves the API
+on the tailnet address, waits for the builders, opens the Nix store of each, and sets
+Nix up to build on them. Then it returns; the server goes on until nix-builders leave.
+
+Needs NIX_BUILDERS_HOSTNAME, NIX_BUILDERS_BUILDERS, an auth key where nobody is logged
+in yet, and outside GitHub NIX_BUILDERS_CLUSTER. Must run as root.
+
+Exit code 0 when enough builders are ready; 1 with a report when they are not in time.
+
+  --foreground   serve in this process, until it is told to end`,
+	run: func(ctx context.Context, a *app, args []string) error {
+		var foreground bool
+		args, err := a.flags("coordinator", args, func(fs *flag.FlagSet) { fs.BoolVar(&foreground, "foreground", false, "") })
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			return usagef("coordinator takes no argument %q", clip(args[0]))
+		}
+		if err := a.set.require("CLUSTER", "HOSTNAME", "BUILDERS"); err != nil {
+			return &usageError{err}
+		}
+		if os.Geteuid() != 0 {
+			return errors.New("it writes Nix's and root's files: run it as root (sudo -E)")
+		}
+		return a.coordinate(ctx, foreground)
+	},
+}
+
+func (a *app) coordinate(ctx context.Context, foreground bool) error {
+	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Coordinator)
+	if s, err := d.Server(); err == nil && s.Supervisor.Alive() {
+		return fmt.Errorf("cluster %s already has its coordinator here (pid %d); nix-builders leave ends it", s.Cluster, s.Supervisor.PID)
+	}
+	d, err := rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Coordinator)
+	if err != nil {
+		return err
+	}
+	m, err := a.join(ctx, d, a.set.Cluster.CoordinatorTag)
+	if err != nil {
+		return errors.Join(err, d.Remove())
+	}
+	var served func() error
+	if foreground {
+		served, err = a.serveHere(ctx, d)
+	} else {
+		err = a.serveDetached(ctx, d)
+	}
+	if err != nil {
+		// Nobody is left who could use the tailnet or the directory.
+		return errors.Join(err, a.leaveTailnet(m), d.Remove())
+	}
+	gathered := a.gather(ctx, d)
+	if !foreground {
+		return gathered
+	}
+	return errors.Join(gathered, a.endForeground(gathered, d, m, served))
+}
+
+// startBound is what the server may take to listen.
+const startBound = 20 * time.Second
+
+// serveDetached starts the server and returns when it listens.
+func (a *app) serveDetached(ctx context.Context, d *rundir.Dir) error {
+	supervisor, err := detach(d)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startBound)
+	defer cancel()
+	for {
+		if s, err := d.Server(); err == nil && s.Supervisor == supervisor {
+			return nil
+		}
+		if supervisor.Alive() && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
+			continue
+		}
+		err := errors.New("the server ended at once")
+		if ctx.Err() != nil {
+			err = fmt.Errorf("the server did not start to listen: %w", context.Cause(ctx))
+		}
+		fmt.Fprintf(a.stderr, "%s:\n%s\n", d.LogPath(), tail(d.LogPath(), 20))
+		if signal := supervisor.Signal(os.Interrupt); signal == nil && !supervisor.Gone(shutdownBound) {
+			_ = supervisor.Signal(os.Kill) // its server follows: see runServer
+		}
+		return fmt.Errorf("start the server: %w", err)
+	}
+}
+
+// serveHere serves in this process. The returned function waits for the server's end;
+// the server ends with ctx.
+func (a *app) serveHere(ctx context.Context, d *rundir.Dir) (func() error, error) {
+	listening, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- a.serve(ctx, d, rundir.Self(), func() { close(listening) }) }()
+	select {
+	case <-listening:
+		return func() error { return <-ended }, nil
+	case err := <-ended:
+		return nil, err
+	}
+}
+
+// endForeground is what nix-builders leave does to a detached server.
+func (a *app) endForeground(gathered error, d *rundir.Dir, m *tailnet.Membership, served func() error) error {
+	if gathered == nil {
+		fmt.Fprintln(a.stdout, "Serving until this process is told to end.")
+	} else if self, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = self.Signal(os.Interrupt) // ends ctx, and with it the server
+	}
+	return errors.Join(served(), a.leaveTailnet(m), removeLink(a.stopLink()), d.Remove())
+}
+
+// stopLink is where stop-nix-builders is installed.
+func (a *app) stopLink() string { return filepath.Join(a.set.Files.BinDir, "stop-nix-builders") }
+
+// installStop puts stop-nix-builders on PATH.
+func (a *app) installStop() error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	return placeLink(self, a.stopLink())
+}

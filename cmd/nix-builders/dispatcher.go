@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
+)
+
+// dispatcher keeps Nix's and root's SSH files true to the cluster with this id. Userspace
+// says that this host has no route to its peers: ssh then goes through us.
+func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, userspace bool) (*dispatch.Dispatcher, error) {
+	programs := nix.Programs{Path: os.Getenv("PATH")}
+	daemon := nix.Daemon{Programs: programs, Log: a.log}
+	cfg := dispatch.Config{
+		ID: id,
+		Files: dispatch.Files{
+			Machines:   a.set.Files.MachinesFile,
+			NixConf:    a.set.Files.NixConf,
+			SSHConfig:  a.set.Files.SSHConfig,
+			KnownHosts: d.Path("known_hosts"),
+		},
+		Peer: func(ctx context.Context, node string) (dispatch.Peer, error) {
+			p, err := client.Peer(ctx, node)
+			return dispatch.Peer{Addr: p.Addr, HostKeys: p.HostKeys}, err
+		},
+		Check:       programs.CheckStore,
+		Restart:     daemon.Restart,
+		MaxJobs:     a.set.Coordinator.MaxJobs,
+		SpeedFactor: a.set.Coordinator.SpeedFactor,
+		Log:         a.log,
+	}
+	if userspace {
+		program, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+		// The Nix daemon's environment has none of our settings.
+		cfg.Proxy = []string{program, "dial", "%h", "%p"}
+		if socket := a.set.Tailnet.TailscaleSocket; socket != "" {
+			cfg.Proxy = append([]string{"/usr/bin/env", prefix + "_TAILSCALE_SOCKET=" + socket}, cfg.Proxy...)
+		}
+	}
+	return dispatch.New(cfg)
+}
+
+// restoreFiles undoes what a server that was killed left in Nix's and SSH's files.
+func (a *app) restoreFiles(d *rundir.Dir) error {
+	server, err := d.Server()
+	if errors.Is(err, rundir.ErrNone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	files, err := a.dispatcher(server.Cluster, d, a.set.client(), false)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), restoreBound)
+	defer cancel()
+	return errors.Join(files.Close(ctx), files.Restore(ctx))
+}
+
+// restoreBound is what restoring may take; it may restart the Nix daemon.
+const restoreBound = 30 * time.Second

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+)
+
+// gatherSlack is how much longer than its builders the coordinator waits for them.
+const gatherSlack = time.Minute
+
+// gather follows the cluster until it is ready, and says what happens meanwhile. The
+// server decides when the wait is over; this only has to outlive it a little.
+func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
+	server, err := d.Server()
+	if err != nil {
+		return err
+	}
+	api, err := apiOf(server)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	bound, cancel := context.WithTimeout(ctx, time.Duration(a.set.Builder.BuilderTimeout)+gatherSlack+30*time.Second)
+	defer cancel()
+	fmt.Fprintf(a.stdout, "Waiting for %d builders of %s at %s\n", len(a.set.Coordinator.Builders), server.Cluster, server.API)
+	var last apiclient.Cluster
+	for c, err := api.Cluster(bound); ; c, err = api.AwaitCluster(bound, last.Revision, refresh) {
+		switch {
+		case ctx.Err() != nil:
+			return a.cancelGathering(api)
+		case bound.Err() != nil:
+			return errors.New("the server does not say how gathering ended; its log is " + d.LogPath())
+		case err != nil:
+			// The supervisor starts a dead server again.
+			a.log.Warn("the server does not answer", "error", err)
+			select {
+			case <-time.After(500 * time.Millisecond):
+			case <-bound.Done():
+			}
+			continue
+		}
+		a.tellChanges(last, c)
+		last = c
+		switch c.Phase {
+		case "gathering":
+		case "ready":
+			return a.announce(server, c, time.Since(begin))
+		case "failed":
+			writeMissing(a.stderr, c, a.set, time.Now())
+			fmt.Fprintln(a.stderr, "\nThe builders that came were released.")
+			return fmt.Errorf("gather builders: %s", printable(c.Reason))
+		default:
+			return fmt.Errorf("gather builders: the cluster is %s: %s", c.Phase, printable(c.Reason))
+		}
+	}
+}
+
+// tellChanges prints a line for each builder that changed.
+func (a *app) tellChanges(last, now apiclient.Cluster) {
+	before := make(map[string]apiclient.Builder)
+	for _, b := range last.Builders {
+		before[b.Name] = b
+	}
+	for _, b := range now.Builders {
+		was := before[b.Name]
+		if b.State == was.State && b.Reason == was.Reason || b.State == "expected" {
+			continue
+		}
+		line := fmt.Sprintf("  %s is %s", printable(b.Name), b.State)
+		if b.State == "joined" && was.State != "joined" && b.Offer != nil {
+			line += fmt.Sprintf(": %s, %d cores, %s memory, %s free, Nix %s", printable(strings.Join(b.Offer.Systems, " ")),
+				b.Offer.Cores, size(b.Offer.MemoryBytes), size(b.Offer.StoreFreeBytes), printable(b.Offer.NixVersion))
+		} else if b.State != "ready" && b.Reason != "" {
+			line += ": " + printable(b.Reason)
+		}
+		fmt.Fprintln(a.stdout, line)
+	}
+}
+
+// announce says that the cluster is ready and what one can do with it.
+func (a *app) announce(server rundir.Server, c apiclient.Cluster, took time.Duration) error {
+	if err := a.installStop(); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.stdout)
+	writeCluster(a.stdout, c, time.Now())
+	fmt.Fprintf(a.stdout, "\nReady after %s. Nix builds on these machines now; stop-nix-builders releases them.\nNIX_BUILDERS_API=%s\n",
+		span(took), server.API)
+	return nil
+}
+
+// cancelBound is what a cancelled coordinator gives its builders to leave.
+const cancelBound = 5 * time.Second
+
+// cancelGathering releases whoever came: the person who cancelled wants no builders.
+func (a *app) cancelGathering(api *apiclient.API) error {
+	fmt.Fprintln(a.stdout, "Cancelled; releasing the builders.")
+	ctx, cancel := context.WithTimeout(context.Background(), cancelBound+time.Second)
+	defer cancel()
+	return errors.Join(errors.New("gather builders: cancelled"), a.stop(ctx, api, cancelBound, nil))
+}
+
+// tail returns the last lines of a file, for a person; empty if it can't be read.
+func tail(path string, lines int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	return string(bytes.Join(all[max(len(all)-lines, 0):], []byte("\n")))
+}

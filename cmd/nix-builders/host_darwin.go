@@ -1,0 +1,7 @@
+package main
+
+const (
+	defaultNetworking = "userspace"
+	defaultStateDir   = "/var/run/nix-builders"
+	rootHome          = "/var/root"
+)

@@ -1,0 +1,7 @@
+package main
+
+const (
+	defaultNetworking = "tun"
+	defaultStateDir   = "/run/nix-builders"
+	rootHome          = "/root"
+)

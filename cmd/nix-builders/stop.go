@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/problem"
+)
+
+var stopCommand = command{
+	name:    "stop",
+	args:    "[--wait DURATION] [BUILDER...]",
+	summary: "release the builders, all or the named ones (also: stop-nix-builders)",
+	detail: `Tells the coordinator to stop the cluster, waits until the builders have left, and
+shows each. May be called as often as you like. The exit code is 0 when all have left.
+Later nix commands build on this host alone.
+
+With names, only those builders are released and the cluster goes on.
+
+  --wait DURATION   wait so long for builders to leave, 5 min at most (default 30s)`,
+	run: func(ctx context.Context, a *app, args []string) error {
+		wait := seconds(30 * time.Second)
+		names, err := a.flags("stop", args, func(fs *flag.FlagSet) { fs.Func("wait", "", wait.Decode) })
+		if err != nil {
+			return err
+		}
+		if d := time.Duration(wait); d < 0 || d > 5*time.Minute {
+			return usagef("--wait %v is out of range, want 0s to 5m", d)
+		}
+		api, err := a.set.reach()
+		if err != nil {
+			return err
+		}
+		return a.stop(ctx, api, time.Duration(wait), names)
+	},
+}
+
+// stop releases builders and tells how it went. When one does not leave, the error is
+// an exitError and all is said.
+func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, names []string) error {
+	quiet, cancel := context.WithCancel(ctx)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		a.tellWhoRemains(quiet, api)
+	}()
+	report, err := api.Stop(ctx, wait, names...)
+	cancel()
+	<-told
+	if err != nil && !errors.Is(err, problem.BuildersRemain) {
+		return err
+	}
+	left, there := 0, 0
+	for _, r := range report.Builders {
+		writeReleased(a.stdout, r)
+		if !r.Left || r.AfterSeconds != nil {
+			there++
+		}
+		if r.Left && r.AfterSeconds != nil {
+			left++
+		}
+	}
+	took := span(time.Duration(report.TookSeconds * float64(time.Second)))
+	if err == nil {
+		fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there, took)
+		return nil
+	}
+	fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there, took)
+	fmt.Fprintf(a.stderr, `nix-builders stop: %d builders did not leave in time. The cluster is stopped all the same, and
+Nix builds locally. A builder that lost its coordinator ends by itself after two leases;
+cancel its job if it does not.
+`, there-left)
+	return &exitError{exitFailed}
+}
+
+// tellWhoRemains keeps a person company whose stop takes long. It ends with ctx.
+func (a *app) tellWhoRemains(ctx context.Context, api *apiclient.API) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c, err := api.Cluster(ctx)
+		if err != nil {
+			continue // the stop itself says what is wrong
+		}
+		for _, b := range c.Builders {
+			if b.State == "joined" || b.State == "ready" {
+				fmt.Fprintf(a.stdout, "  waiting for %s\n", printable(b.Name))
+			}
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+)
+
+// writeCluster shows a cluster as a table. Times are ages at now.
+func writeCluster(w io.Writer, c apiclient.Cluster, now time.Time) {
+	ready := 0
+	for _, b := range c.Builders {
+		if b.State == "ready" {
+			ready++
+		}
+	}
+	fmt.Fprintf(w, "%s is %s, %d of %d builders ready, for %s\n", printable(c.Id), c.Phase, ready, len(c.Builders), age(c.Since, now))
+	if c.Reason != "" {
+		fmt.Fprintf(w, "  %s\n", printable(c.Reason))
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BUILDER\tSTATE\tFOR\tSYSTEMS\tCORES\tJOBS\tMEMORY\tFREE\t/NIX\tBUILDS\tCPU\tHEARD")
+	for _, b := range c.Builders {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", printable(b.Name), b.State, age(b.Since, now), strings.Join(offerCells(b), "\t"))
+	}
+	t.Flush()
+	writeRemarks(w, c.Builders)
+}
+
+// offerCells are the columns that only a builder that checked in has.
+func offerCells(b apiclient.Builder) []string {
+	cells := []string{"-", "-", "-", "-", "-", "-", "-", "-", "-"}
+	if o := b.Offer; o != nil {
+		cells[0] = printable(strings.Join(o.Systems, ","))
+		cells[1] = fmt.Sprint(o.Cores)
+		cells[3] = size(o.MemoryBytes)
+		cells[5] = size(o.StoreFreeBytes)
+	}
+	if b.MaxJobs != nil && *b.MaxJobs > 0 {
+		cells[2] = fmt.Sprint(*b.MaxJobs)
+	}
+	if v := b.Vitals; v != nil {
+		cells[4] = size(v.MemoryFreeBytes)
+		cells[5] = size(v.StoreFreeBytes)
+		cells[6] = fmt.Sprint(v.Builds)
+		cells[7] = fmt.Sprintf("%.0f%%", v.CpuPercent)
+	}
+	if b.SilentSeconds != nil {
+		cells[8] = span(time.Duration(*b.SilentSeconds*float64(time.Second))) + " ago"
+	}
+	return cells
+}
+
+// writeRemarks says why the builders that are not ready are not.
+func writeRemarks(w io.Writer, builders []apiclient.Builder) {
+	first := true
+	for _, b := range builders {
+		if b.State == "ready" || b.Reason == "" {
+			continue
+		}
+		if first {
+			fmt.Fprintln(w)
+			first = false
+		}
+		fmt.Fprintf(w, "%s is %s: %s\n", printable(b.Name), b.State, printable(b.Reason))
+	}
+}
+
+// writeReleased is one line about a builder that was told to leave.
+func writeReleased(w io.Writer, r apiclient.Released) {
+	switch {
+	case r.Left && r.AfterSeconds != nil:
+		fmt.Fprintf(w, "  %s left after %s\n", printable(r.Name), span(time.Duration(*r.AfterSeconds*float64(time.Second))))
+	case r.Left:
+		fmt.Fprintf(w, "  %s was not there (%s: %s)\n", printable(r.Name), r.State, printable(r.Reason))
+	default:
+		fmt.Fprintf(w, "  %s did NOT leave (%s: %s)\n", printable(r.Name), r.State, printable(r.Reason))
+	}
+}
+
+func age(t, now time.Time) string { return span(max(now.Sub(t), 0)) }
+
+// span writes a duration as precisely as a person cares.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	}
+	return fmt.Sprintf("%.1f h", d.Hours())
+}
+
+// size writes bytes in GiB, the unit in which runners differ.
+func size(n int64) string {
+	gib := float64(n) / (1 << 30)
+	if gib >= 10 {
+		return fmt.Sprintf("%.0fG", gib)
+	}
+	return fmt.Sprintf("%.1fG", gib)
+}
+
+// printable keeps what another machine says on one line and harmless: no control
+// characters reach the terminal, and no line begins with a workflow command.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+}
