@@ -100,8 +100,12 @@ func (e *MissingError) Unwrap() error { return e.cause }
 // Report is the whole story, for a person: several lines, the last one ended.
 func (e *MissingError) Report() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Cluster %s is %s: %s.\n", e.Cluster, e.Phase, e.Reason)
-	fmt.Fprintf(&b, "%d builders are needed, %d ready. Not ready:\n\n", e.Quorum, e.Ready)
+	if e.Phase == Failed { // its reason has the numbers
+		fmt.Fprintf(&b, "Cluster %s failed: %s.\n", e.Cluster, e.Reason)
+	} else {
+		fmt.Fprintf(&b, "Cluster %s is %s (%s): %d builders are ready, %d needed.\n", e.Cluster, e.Phase, e.Reason, e.Ready, e.Quorum)
+	}
+	b.WriteString("\nNot ready:\n")
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	for _, m := range e.Missing {
 		fmt.Fprintf(w, "  %s\t%s for %v\t%s\n", m.Name, m.State, m.For.Round(time.Second), m.Reason)

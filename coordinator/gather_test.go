@@ -1,0 +1,191 @@
+package coordinator_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := "testdata/" + name
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+type gathered struct {
+	view coordinator.View
+	err  error
+}
+
+func (h *harness) gathering(ctx context.Context) <-chan gathered {
+	result := make(chan gathered, 1)
+	go func() {
+		view, err := h.Gathered(ctx)
+		result <- gathered{view, err}
+	}()
+	return result
+}
+
+func TestQuorum(t *testing.T) {
+	for _, tc := range []struct{ quorum, need int }{{0, 3}, {1, 1}, {2, 2}, {3, 3}} {
+		bubble(t, func(t *testing.T) {
+			h, _ := start(t, coordinator.Config{Quorum: tc.quorum})
+			result := h.gathering(t.Context())
+			for i, name := range []string{"b2", "b3", "b1"} {
+				if i == tc.need {
+					break
+				}
+				h.wantPhase(coordinator.Gathering)
+				h.ready(name)
+			}
+			r := <-result
+			if r.err != nil || r.view.Phase != coordinator.Ready || r.view.Quorum != tc.need {
+				t.Errorf("quorum %d: Gathered = %s, quorum %d, %v", tc.quorum, r.view.Phase, r.view.Quorum, r.err)
+			}
+			time.Sleep(time.Hour) // the others never come, those leave: it stays ready
+			h.wantPhase(coordinator.Ready)
+		})
+	}
+}
+
+func TestQuorumAfterLoss(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, _ := start(t, coordinator.Config{Builders: []string{"b1", "b2"}})
+		id := h.ready("b1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		h.ready("b2")
+		h.wantPhase(coordinator.Gathering) // b1 is lost
+		h.poll("b1", id)
+		h.wantPhase(coordinator.Gathering) // b1 is joined
+		if err := h.Verified(id, 1); err != nil {
+			t.Fatal(err)
+		}
+		h.wantPhase(coordinator.Ready)
+	})
+}
+
+func TestReleaseWhileGathering(t *testing.T) {
+	release := func(h *harness, names ...string) coordinator.StopReport {
+		h.t.Helper()
+		report, err := h.Stop(h.t.Context(), coordinator.StopRequest{Builders: names})
+		if err != nil {
+			h.t.Error(err)
+		}
+		return report
+	}
+	h := newCluster(t, coordinator.Config{})
+	h.ready("b1")
+	release(h, "b2")
+	h.wantPhase(coordinator.Gathering)
+	if got := h.View().Quorum; got != 2 {
+		t.Errorf("quorum = %d, want 2", got)
+	}
+	release(h, "b3")
+	h.wantPhase(coordinator.Ready)
+
+	h = newCluster(t, coordinator.Config{Quorum: 2}) // 2 of 3: one may go
+	release(h, "b3")
+	if got := h.View().Quorum; got != 2 {
+		t.Errorf("quorum = %d, want 2", got)
+	}
+	release(h, "b1", "b2")
+	h.wantPhase(coordinator.Failed)
+	if _, err := h.Gathered(t.Context()); !errors.Is(err, coordinator.ErrFailed) {
+		t.Errorf("Gathered = %v, want the cluster failed", err)
+	}
+}
+
+func TestGatherTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cfg := coordinator.Config{
+			Builders: []string{"nix-builder-a1-1", "nix-builder-a1-2", "nix-builder-a1-3", "b4", "b5", "b6"},
+			Quorum:   5,
+		}
+		h, _ := start(t, cfg)
+		result := h.gathering(t.Context())
+		began := time.Now()
+		time.Sleep(10 * time.Second)
+		h.ready("nix-builder-a1-1") // and then silent
+		joined := h.join("nix-builder-a1-3")
+		h.Note(joined, "store check: Permission denied (tailscale)")
+		rejected := h.join("b4")
+		if err := h.Reject(rejected, "its Nix 2.3 is too old"); err != nil {
+			t.Fatal(err)
+		}
+		h.depart("b5", h.join("b5"))
+		ready := h.ready("b6")
+		for time.Since(began) < 345*time.Second {
+			for name, id := range map[string]uuid.UUID{"nix-builder-a1-3": joined, "b4": rejected, "b6": ready} {
+				h.poll(name, id)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		poll := h.polling(t.Context(), "b6", ready, 15*time.Second)
+		r := <-result
+		if after := time.Since(began); after != 360*time.Second {
+			t.Errorf("failed after %v, want 6m", after)
+		}
+		wantErr(t, "Gathered", r.err, coordinator.ErrFailed)
+		var missing *coordinator.MissingError
+		if !errors.As(r.err, &missing) {
+			t.Fatalf("Gathered = %T, want a *MissingError", r.err)
+		}
+		golden(t, "missing.golden", missing.Error()+"\n\n"+missing.Report())
+
+		// Those who wait are released, and those who come late too.
+		p := <-poll
+		if p.err != nil || p.teardown.Phase != coordinator.Failed || p.teardown.Reason != r.view.Reason {
+			t.Errorf("poll = %+v, %v; want the teardown of a failed cluster", p.teardown, p.err)
+		}
+		ticket, created, err := h.CheckIn(t.Context(), node("nix-builder-a1-2"), checkIn("nix-builder-a1-2", joined))
+		if err != nil || created || ticket.Phase != coordinator.Failed {
+			t.Errorf("late check-in = %+v, %v, %v; want a ticket that says failed", ticket, created, err)
+		}
+		if _, err := h.poll("nix-builder-a1-2", ticket.ID); err != nil {
+			t.Errorf("poll of the late = %v, want a teardown", err)
+		}
+		wantErr(t, "Verified", h.Verified(ticket.ID, 1), coordinator.ErrFailed)
+	})
+}
+
+func TestGatheredGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h, _ := start(t, coordinator.Config{})
+		signal := errors.New("interrupted")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		result := h.gathering(ctx)
+		synctest.Wait()
+		cancel(signal)
+		wantErr(t, "Gathered", (<-result).err, signal)
+
+		result = h.gathering(t.Context())
+		synctest.Wait()
+		if _, err := h.Stop(t.Context(), coordinator.StopRequest{}); err != nil {
+			t.Error(err)
+		}
+		wantErr(t, "Gathered", (<-result).err, coordinator.ErrStopping)
+	})
+}
