@@ -63,6 +63,9 @@ func (d Daemon) Restart(ctx context.Context) (err error) {
 			d.log().Debug("no Nix daemon listens, so none is restarted", "socket", d.socket())
 			return nil
 		}
+		if errors.Is(err, errNotNix) {
+			return err
+		}
 		// It listens but does not answer: one more reason to restart it.
 		d.log().Warn("the Nix daemon does not answer", "err", err)
 	}
@@ -118,6 +121,8 @@ const (
 	daemonHello = 0x6478696f
 )
 
+var errNotNix = errors.New("no Nix daemon")
+
 // hello greets the daemon and waits for its greeting: a connection alone proves little, as
 // systemd holds the socket open over a restart.
 func (d Daemon) hello(ctx context.Context) error {
@@ -143,7 +148,7 @@ func (d Daemon) hello(ctx context.Context) error {
 		return err
 	}
 	if got := binary.LittleEndian.Uint64(answer[:]); got != daemonHello {
-		return fmt.Errorf("what listens on %s greets with %#x and is no Nix daemon", d.socket(), got)
+		return fmt.Errorf("%w: what listens on %s greets with %#x", errNotNix, d.socket(), got)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package nix
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,8 +26,13 @@ type Facts struct {
 	StoreFree    uint64 // bytes that /nix has left
 }
 
-// StoreDir is where Nix keeps its store, and so where builds need disk.
-const StoreDir = "/nix"
+// storeDir is where Nix keeps its store, and so where builds need disk.
+const storeDir = "/nix"
+
+// StoreFree gives the bytes that builds can still write.
+func (p Programs) StoreFree(ctx context.Context) (uint64, error) {
+	return host.DiskFree(ctx, cmp.Or(p.Dir, storeDir))
+}
 
 // gatherTimeout bounds Gather: Nix answers in 50 ms, on a cold disk in a few seconds.
 const gatherTimeout = 30 * time.Second
@@ -50,7 +56,7 @@ func (p Programs) Gather(ctx context.Context, log *slog.Logger) (Facts, error) {
 	if f.Memory, _, err = host.Memory(ctx); err != nil {
 		return Facts{}, err
 	}
-	if f.StoreFree, err = host.DiskFree(ctx, StoreDir); err != nil {
+	if f.StoreFree, err = p.StoreFree(ctx); err != nil {
 		return Facts{}, err
 	}
 	return f, nil

@@ -164,22 +164,23 @@ func MaxJobs(setting, cores int, memory int64) int {
 	return int(min(max(1, min(int64(cores), memory/memoryPerJob)), maxCount))
 }
 
-// HostKey picks the key to pin out of those that the tailnet publishes for a node, each
-// "TYPE BASE64" and maybe a comment: Ed25519 if there is one, then ECDSA, then what is
-// left. It reports false when none can be used.
-func HostKey(keys []string) (string, bool) {
-	var best string
+// HostKeys gives those of the keys that the tailnet publishes for a node, each "TYPE
+// BASE64" and maybe a comment, that can be used, without comments and the best first:
+// Ed25519, then ECDSA, then what is left. The first is the one to pin.
+func HostKeys(keys []string) []string {
+	var good []string
 	for _, key := range keys {
 		fields := strings.Fields(key)
 		if len(fields) < 2 {
 			continue
 		}
 		key = fields[0] + " " + fields[1]
-		if checkHostKey(key) == nil && (best == "" || keyRank(key) < keyRank(best)) {
-			best = key
+		if checkHostKey(key) == nil && !slices.Contains(good, key) {
+			good = append(good, key)
 		}
 	}
-	return best, best != ""
+	slices.SortStableFunc(good, func(a, b string) int { return keyRank(a) - keyRank(b) })
+	return good
 }
 
 func keyRank(key string) int {

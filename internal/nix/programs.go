@@ -26,6 +26,8 @@ type Programs struct {
 	// Path is searched for programs, in the form of PATH, before the places where Nix is
 	// usually installed.
 	Path string
+	// Dir is where builds need disk. If empty, /nix.
+	Dir string
 }
 
 func (p Programs) path() string {
@@ -124,24 +126,21 @@ func (p Programs) run(ctx context.Context, args ...string) ([]byte, error) {
 		err = errors.New("its output is too long")
 	}
 	if err != nil {
-		return nil, &runError{stderr: stderr.String(), err: err}
+		return nil, &runError{stderr: stderr.buf.String(), err: err}
 	}
-	return stdout.Bytes(), nil
+	return stdout.buf.Bytes(), nil
 }
 
 // limited keeps the first 4 MiB that are written to it, and takes the rest in silence.
 type limited struct {
-	bytes.Buffer
+	buf  bytes.Buffer // not embedded: its ReadFrom would have no limit
 	full bool
 }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if keep := min(len(p), 4<<20-l.Len()); keep < len(p) {
-		l.full = true
-		l.Buffer.Write(p[:keep])
-	} else {
-		l.Buffer.Write(p)
-	}
+	keep := min(len(p), 4<<20-l.buf.Len())
+	l.full = l.full || keep < len(p)
+	l.buf.Write(p[:keep])
 	return len(p), nil
 }
 
@@ -156,7 +155,7 @@ func condense(stderr string) string {
 		case line == "", strings.HasPrefix(line, "warning:"), strings.HasPrefix(line, "@@@"), strings.HasPrefix(line, "Warning: Permanently added"):
 			continue
 		}
-		kept = append(kept, strings.TrimPrefix(line, "error: "))
+		kept = append(kept, strings.TrimSuffix(strings.TrimPrefix(line, "error: "), "."))
 	}
 	text := strings.Join(kept[max(0, len(kept)-lines):], "; ")
 	if len(text) > bytes {
