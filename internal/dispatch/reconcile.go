@@ -1,0 +1,272 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/sshconf"
+)
+
+// stage is how far a member is.
+type stage int
+
+const (
+	resolving stage = iota // what the tailnet says of it is not known
+	reachable              // ssh_config should have it
+	checked                // its store answered; the machines file should have it
+	verified               // the cluster knows
+)
+
+// member is a builder that is there, under one id. The reconciler's loop owns it; its
+// goroutine only sends events about it.
+type member struct {
+	builder coordinator.Builder
+	cancel  context.CancelFunc // ends its goroutine
+	stage   stage
+	host    sshconf.Host // from reachable on
+	machine nix.Machine  // from checked on
+	store   nix.Store    // from checked on
+	// resumed says that the cluster took it for ready before we knew it: an earlier
+	// process' machines file has it, until it answers us or fails to.
+	resumed bool
+	// written waits for ssh_config to have the member, or not to. Nil if nobody does.
+	written chan<- error
+}
+
+// event is what a member's goroutine found out.
+type event struct {
+	m       *member
+	stage   stage        // reachable or checked, if err is nil
+	host    sshconf.Host // for reachable
+	written chan<- error // for reachable
+	machine nix.Machine  // for checked
+	store   nix.Store    // for checked
+	err     error        // the attempt failed
+	final   bool         // and no other will be better
+}
+
+// reconciler makes the files agree with the cluster, from one goroutine.
+type reconciler struct {
+	d       *Dispatcher
+	cluster Cluster
+	members map[uuid.UUID]*member
+	events  chan event
+	wake    chan struct{} // holds a token if the cluster changed
+	// introduced says that the daemon knows of the machines file.
+	introduced bool
+	started    bool // the first look at the cluster is over
+
+	goroutines sync.WaitGroup
+}
+
+const (
+	awaitWait  = 50 * time.Second // of one look at the cluster; it wakes us earlier if it changes
+	writeRetry = time.Second      // after files could not be written
+)
+
+// watch wakes the loop when the cluster changes.
+func (r *reconciler) watch(ctx context.Context) {
+	for after := int64(-1); ctx.Err() == nil; {
+		v := r.cluster.Await(ctx, after, awaitWait)
+		if v.Revision == after {
+			continue
+		}
+		after = v.Revision
+		select {
+		case r.wake <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
+}
+
+// loop looks at the cluster and makes the files agree, each time that something changed.
+func (r *reconciler) loop(ctx context.Context, introduced <-chan error) error {
+	retry := time.NewTimer(0)
+	retry.Stop()
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-introduced:
+			if err != nil && ctx.Err() == nil && !r.d.isClosed() {
+				return err
+			}
+			r.introduced = err == nil
+		case e := <-r.events:
+			r.take(e)
+		case <-r.wake:
+		case <-retry.C:
+		}
+		for more := true; more; more = r.verify() {
+			r.drain()
+			r.look(ctx)
+			if err := r.write(ctx); err != nil {
+				retry.Reset(writeRetry)
+				break
+			}
+		}
+	}
+}
+
+// drain takes what else has come, so that one write serves it all.
+func (r *reconciler) drain() {
+	for {
+		select {
+		case e := <-r.events:
+			r.take(e)
+		default:
+			return
+		}
+	}
+}
+
+// take takes what a member's goroutine found out.
+func (r *reconciler) take(e event) {
+	m := e.m
+	if r.members[m.builder.ID] != m {
+		return // it is gone, and who has its name now is another
+	}
+	switch {
+	case e.final:
+		r.d.log.Warn("a builder is of no use", "builder", m.builder.Name, "err", e.err)
+		if err := r.cluster.Reject(m.builder.ID, e.err.Error()); err != nil {
+			r.d.log.Debug("the builder left before it was rejected", "builder", m.builder.Name, "err", err)
+		}
+		m.resumed = false // it stays a member, at rest, until the cluster says that it is gone
+	case e.err != nil:
+		r.d.log.Info("a builder's store does not answer yet", "builder", m.builder.Name, "err", e.err)
+		r.cluster.Note(m.builder.ID, e.err.Error())
+		m.resumed = false
+	case e.stage == reachable:
+		m.stage, m.host, m.written = reachable, e.host, e.written
+	case e.stage == checked:
+		m.stage, m.machine, m.store, m.resumed = checked, e.machine, e.store, false
+	}
+}
+
+// look makes members of the builders that are there, and drops those that are not.
+func (r *reconciler) look(ctx context.Context) {
+	v := r.cluster.Await(ctx, -1, 0)
+	there := map[uuid.UUID]bool{}
+	for _, b := range v.Builders {
+		if b.Leaving || b.ID == uuid.Nil || b.State != coordinator.Joined && b.State != coordinator.StateReady {
+			continue
+		}
+		there[b.ID] = true
+		m := r.members[b.ID]
+		if m != nil && m.stage == verified && b.State == coordinator.Joined {
+			// It was lost and came back between two looks, and must answer anew.
+			r.drop(m)
+			m = nil
+		}
+		if m == nil {
+			r.join(ctx, b)
+		}
+	}
+	for id, m := range r.members {
+		if !there[id] {
+			r.drop(m)
+		}
+	}
+	r.started = true
+}
+
+// join makes a member of a builder and finds out whether its store answers.
+func (r *reconciler) join(ctx context.Context, b coordinator.Builder) {
+	ctx, cancel := context.WithCancel(ctx)
+	m := &member{builder: b, cancel: cancel, resumed: !r.started && b.State == coordinator.StateReady}
+	r.members[b.ID] = m
+	p := probe{d: r.d, m: m, builder: b, events: r.events}
+	r.goroutines.Go(func() {
+		defer cancel()
+		p.run(ctx)
+	})
+}
+
+// drop forgets a member; the next write takes it out of the files.
+func (r *reconciler) drop(m *member) {
+	m.cancel()
+	delete(r.members, m.builder.ID)
+}
+
+// ordered gives the members by name, so that logs and checks read the same each time.
+func (r *reconciler) ordered() []*member {
+	return slices.SortedFunc(maps.Values(r.members), func(a, b *member) int {
+		return strings.Compare(a.builder.Name, b.builder.Name)
+	})
+}
+
+// write makes the files agree with the members, and lets those who wait for it know.
+//
+// What an earlier process left in them for builders that are still ready stays until each
+// of those has answered, or failed to: a build that finds no machines for a moment fails.
+func (r *reconciler) write(ctx context.Context) error {
+	var hosts []sshconf.Host
+	machines := map[string]nix.Machine{}
+	keep := false
+	for _, m := range r.ordered() {
+		if m.resumed && m.stage == resolving {
+			return nil
+		}
+		keep = keep || m.resumed
+		if m.stage >= reachable {
+			hosts = append(hosts, m.host)
+		}
+		if m.stage >= checked {
+			machines[m.machine.Name] = m.machine
+		}
+	}
+	if keep {
+		machines = nil
+	}
+	err := r.d.write(ctx, hosts, machines)
+	if errors.Is(err, errClosed) || ctx.Err() != nil {
+		return nil // it is over, for who waits for the files too
+	}
+	if err != nil {
+		r.d.log.Error("Nix was not told of the builders; trying again", "err", err)
+	}
+	for _, m := range r.ordered() {
+		if m.written != nil {
+			m.written <- err // it has room for the one answer
+			m.written = nil
+		}
+		if err != nil && m.stage == checked {
+			r.cluster.Note(m.builder.ID, fmt.Sprintf("its store answered, but: %v", err))
+		}
+	}
+	return err
+}
+
+// verify tells the cluster of the members that Nix can use, and reports whether there were
+// any.
+func (r *reconciler) verify() (some bool) {
+	if !r.introduced {
+		return false
+	}
+	for _, m := range r.ordered() {
+		if m.stage != checked || !r.d.has(m.machine) {
+			continue
+		}
+		some = true
+		m.stage = verified // whatever the cluster says: the next look tells what became of it
+		if err := r.cluster.Verified(m.builder.ID, m.machine.MaxJobs); err != nil {
+			r.d.log.Debug("the builder left before it was ready", "builder", m.builder.Name, "err", err)
+			continue
+		}
+		r.d.log.Info("Nix may build there", "builder", m.builder.Name, "max_jobs", m.machine.MaxJobs,
+			"systems", m.machine.Systems, "nix_version", m.store.Version)
+	}
+	return some
+}
