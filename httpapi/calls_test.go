@@ -242,13 +242,18 @@ func TestBlockingQuery(t *testing.T) {
 		}
 		within(t, "a query that nothing ends", time.Since(start), 20*time.Second)
 
-		time.AfterFunc(5*time.Second, func() { w.join(builder1) })
+		joined := make(chan struct{})
+		time.AfterFunc(5*time.Second, func() {
+			defer close(joined)
+			w.join(builder1)
+		})
 		start = time.Now()
 		changed, err := api.AwaitCluster(t.Context(), now.Revision, 60*time.Second)
 		if err != nil || changed.Revision <= now.Revision || changed.Builders[0].State != apiclient.BuilderStateJoined {
 			t.Errorf("after a check-in: %+v, %v", changed, err)
 		}
 		within(t, "a query that a check-in ends", time.Since(start), 5*time.Second)
+		<-joined
 
 		start = time.Now()
 		if old, err := api.AwaitCluster(t.Context(), 0, 60*time.Second); err != nil || old.Revision != changed.Revision {

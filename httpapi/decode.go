@@ -118,7 +118,12 @@ func decode(body []byte, v any) error {
 }
 
 // members are the members of a JSON value by their pointers.
-type members map[jsontext.Pointer]jsontext.Kind
+type members map[jsontext.Pointer]member
+
+type member struct {
+	kind jsontext.Kind
+	text string // of a string
+}
 
 // survey walks through body, so that what decoding would pass over is seen: members that
 // are null. Bad syntax and repeated members end it.
@@ -135,35 +140,47 @@ func survey(body []byte) (members, error) {
 			return nil, err
 		}
 		at := dec.StackPointer()
-		if _, again := seen[at]; again && dec.StackDepth() == 0 && token.Kind() != '}' && token.Kind() != ']' {
-			return nil, &refusal{problem.Malformed, "the body has more than one JSON value", ""}
-		}
-		if token.Kind() == 'n' {
+		switch token.Kind() {
+		case '}', ']':
+		case 'n':
 			return nil, &refusal{problem.Malformed, "null is no value; leave the member out", string(at)}
+		case '"':
+			seen[at] = member{'"', token.String()}
+		default:
+			seen[at] = member{kind: token.Kind()}
 		}
-		seen[at] = token.Kind()
 	}
 }
 
 // check looks for the members that type t, at the pointer at, requires: the generated types
-// mark the others omitempty.
+// mark the others omitempty. It also insists on the one form of a UUID that the contract
+// has, where decoding knows several.
 func (seen members) check(at jsontext.Pointer, t reflect.Type) error {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct {
+	switch {
+	case t == reflect.TypeFor[uuid.UUID]():
+		if is := seen[at]; is.kind == '"' && len(is.text) != len(uuid.UUID{}.String()) {
+			return &refusal{problem.Malformed, "not a uuid", string(at)}
+		}
 		return nil
+	case t.Kind() != reflect.Struct:
+		return nil
+	}
+	if kind := seen[at].kind; kind != '{' {
+		return &refusal{problem.Malformed, fmt.Sprintf("want object, not %s", word(kind)), string(at)}
 	}
 	for i := range t.NumField() {
 		field := t.Field(i)
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
-		member := at.AppendToken(name)
-		if _, there := seen[member]; there {
-			if err := seen.check(member, field.Type); err != nil {
+		below := at.AppendToken(name)
+		if _, there := seen[below]; there {
+			if err := seen.check(below, field.Type); err != nil {
 				return err
 			}
 		} else if !strings.Contains(options, "omitempty") {
-			return &refusal{problem.Malformed, "the member is missing", string(member)}
+			return &refusal{problem.Malformed, "the member is missing", string(below)}
 		}
 	}
 	return nil
@@ -191,9 +208,9 @@ func malformed(err error) error {
 	case e.GoType == reflect.TypeFor[uuid.UUID]():
 		return &refusal{problem.Malformed, "not a uuid", field}
 	case e.JSONKind == '0' && len(e.JSONValue) > 0:
-		return &refusal{problem.Malformed, fmt.Sprintf("the number can't be a %s here", plain(e.GoType)), field}
+		return &refusal{problem.Malformed, "the number is too large, or not whole where it must be", field}
 	}
-	return &refusal{problem.Malformed, fmt.Sprintf("want %s, not %s", plain(e.GoType), e.JSONKind), field}
+	return &refusal{problem.Malformed, fmt.Sprintf("want %s, not %s", plain(e.GoType), word(e.JSONKind)), field}
 }
 
 // plain is JSON's word for a Go type.
@@ -214,4 +231,21 @@ func plain(t reflect.Type) string {
 		return "object"
 	}
 	return t.Kind().String()
+}
+
+// word is what people call a kind of JSON value.
+func word(k jsontext.Kind) string {
+	switch k {
+	case 't', 'f':
+		return "boolean"
+	case '"':
+		return "string"
+	case '0':
+		return "number"
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	}
+	return "this"
 }

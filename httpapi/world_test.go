@@ -77,12 +77,15 @@ type world struct {
 	net     *pipenet.Listener
 	t       *testing.T
 	stop    func() // ends the server, as the end of the test does
+
+	mu      sync.Mutex // guards what follows
+	clients map[netip.Addr]*http.Client
 }
 
 // newWorld starts a world. Options change the server's configuration.
 func newWorld(t *testing.T, options ...func(*httpapi.Config)) *world {
 	t.Helper()
-	w := &world{t: t, net: pipenet.Listen(serverIP + ":8378")}
+	w := &world{t: t, net: pipenet.Listen(serverIP + ":8378"), clients: map[netip.Addr]*http.Client{}}
 	w.cluster = newCluster(t)
 	w.server = newServer(t, w.cluster, options...)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -138,9 +141,14 @@ func newServer(t *testing.T, cluster *coordinator.Cluster, options ...func(*http
 // gets is held to the contract.
 func (w *world) http(addr netip.Addr) *http.Client {
 	w.t.Helper()
-	transport := w.net.Transport(addr)
-	w.t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: held(w.t, transport)}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.clients[addr] == nil {
+		transport := w.net.Transport(addr)
+		w.t.Cleanup(transport.CloseIdleConnections)
+		w.clients[addr] = &http.Client{Transport: held(w.t, transport)}
+	}
+	return w.clients[addr]
 }
 
 // api returns the generated client on the node c.
