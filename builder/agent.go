@@ -62,8 +62,8 @@ const DefaultTimeout = 300 * time.Second
 const (
 	vitalsEvery  = time.Minute // and so is a check-in renewed
 	askTime      = 5 * time.Second
-	askAtOnce    = 16 // coordinators asked at a time
-	teardownTime = 4 * time.Second
+	askAtOnce    = 16               // coordinators asked at a time
+	teardownTime = 10 * time.Second // a coordinator that restarts is back by then
 	cancelTime   = 2 * time.Second
 )
 
@@ -116,7 +116,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	end()
 	sampler.Wait()
 
-	last := context.WithoutCancel(ctx)
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(cancelTime, cancel) })()
 	switch {
 	case teardown != nil:
 		a.say("told to leave: %s", clean(teardown.Reason))
