@@ -23,8 +23,8 @@ func (s *Server) serveMap(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !req.Stream {
-		if r.Context().Err() == nil && !req.ReadOnly { // a cancelled update may be older than one already applied
-			if !s.reg.update(&req) {
+		if r.Context().Err() == nil { // a cancelled update may be older than one already applied
+			if !s.reg.update(&req, machineOf(r)) {
 				http.Error(w, "node not found", http.StatusNotFound)
 				return
 			}
@@ -41,14 +41,17 @@ func (s *Server) serveMap(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	poll := s.reg.open(req.NodeKey)
-	if poll == nil {
-		http.Error(w, "node not found", http.StatusNotFound)
-		return
+	if poll := s.reg.open(req.NodeKey, machineOf(r)); poll != nil {
+		defer s.reg.closePoll(req.NodeKey, poll)
+		if err := s.stream(r.Context(), out, req.NodeKey, poll); err != nil {
+			s.cfg.Logf("map poll of %s: %v", req.NodeKey.ShortString(), err)
+			return
+		}
 	}
-	defer s.reg.closePoll(req.NodeKey, poll)
-	if err := s.stream(r.Context(), out, req.NodeKey, poll); err != nil {
-		s.cfg.Logf("map poll of %s: %v", req.NodeKey.ShortString(), err)
+	if bye := s.reg.farewell(req.NodeKey); bye != nil {
+		out.send(bye)
+	} else {
+		http.Error(w, "node not found", http.StatusNotFound)
 	}
 }
 
@@ -130,11 +133,11 @@ func (s *Server) static() tailcfg.MapResponse {
 
 // update applies what a node says about itself. It reports whether the node is
 // known.
-func (r *registry) update(req *tailcfg.MapRequest) bool {
+func (r *registry) update(req *tailcfg.MapRequest, machine key.MachinePublic) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.nodes[req.NodeKey]
-	if n == nil {
+	if n == nil || n.wire.Machine != machine {
 		return false
 	}
 	n.wire.Endpoints = req.Endpoints
@@ -149,11 +152,11 @@ func (r *registry) update(req *tailcfg.MapRequest) bool {
 
 // open makes the node online. The channel it returns is closed when the poll
 // must end; nil means that there is no such node.
-func (r *registry) open(k key.NodePublic) chan struct{} {
+func (r *registry) open(k key.NodePublic, machine key.MachinePublic) chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.nodes[k]
-	if n == nil || n.expired {
+	if n == nil || n.expired || n.wire.Machine != machine {
 		return nil
 	}
 	n.endPollLocked() // one poll a node: the newer is the one it reads
@@ -176,6 +179,24 @@ func (r *registry) closePoll(k key.NodePublic, poll chan struct{}) {
 	n.wire.LastSeen = new(time.Now().UTC())
 	r.expireLaterLocked(n)
 	r.notifyLocked()
+}
+
+// farewell tells a node that was removed or has logged out that its key is worth
+// nothing any more, upon which it wants to be logged in anew. For any other node
+// it returns nil.
+func (r *registry) farewell(k key.NodePublic) *tailcfg.MapResponse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wire := r.gone[k]
+	if n := r.nodes[k]; n != nil && n.expired {
+		wire = n.wire
+	}
+	if wire == nil {
+		return nil
+	}
+	self := wire.Clone()
+	self.KeyExpiry = time.Now().Add(-time.Minute).UTC()
+	return &tailcfg.MapResponse{Node: self}
 }
 
 // mapResponse fills in the node's own view of the tailnet, and returns a

@@ -3,21 +3,20 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"net/http"
+	"sync"
+	"time"
 
-	"golang.org/x/net/http2"
+	"tailscale.com/control/controlbase"
 	"tailscale.com/control/controlhttp/controlhttpserver"
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
 )
 
-// machineKey is the context key of the machine key at the other end of a Noise
-// connection.
-type machineKey struct{}
-
-// handler serves what comes in the clear: the server's public key, and the
-// upgrade to Noise.
-func (s *Server) handler() http.Handler {
+// outer serves what comes in the clear: the server's public key, and the
+// upgrade to Noise, inside which the inner server goes on.
+func (s *Server) outer() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /key", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -27,31 +26,81 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /generate_204", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("POST /ts2021", s.serveNoise)
+	mux.HandleFunc("POST /ts2021", func(w http.ResponseWriter, r *http.Request) {
+		conn, err := controlhttpserver.AcceptHTTP(r.Context(), w, r, s.noise, nil)
+		if err != nil {
+			s.cfg.Logf("noise handshake with %s: %v", r.RemoteAddr, err)
+			return
+		}
+		s.upgraded.hand(conn)
+	})
 	return mux
 }
 
-// serveNoise upgrades the connection and serves HTTP/2 inside it until the
-// node hangs up or the server closes.
-func (s *Server) serveNoise(w http.ResponseWriter, r *http.Request) {
-	conn, err := controlhttpserver.AcceptHTTP(r.Context(), w, r, s.noise, nil)
-	if err != nil {
-		s.cfg.Logf("noise handshake with %s: %v", r.RemoteAddr, err)
-		return
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(s.ctx, func() { conn.Close() })
-	defer stop()
-
+// inner serves HTTP/2 on the connections that were upgraded to Noise.
+func (s *Server) inner() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /machine/register", s.serveRegister)
 	mux.HandleFunc("POST /machine/map", s.serveMap)
 	mux.HandleFunc("POST /machine/update-health", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})
-	ctx := context.WithValue(s.ctx, machineKey{}, key.MachinePublic(conn.Peer()))
-	new(http2.Server).ServeConn(conn, &http2.ServeConnOpts{
-		Context:    ctx,
-		BaseConfig: &http.Server{Handler: mux},
-	})
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		Protocols:         new(http.Protocols),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, machineKey{}, c.(*controlbase.Conn).Peer())
+		},
+	}
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	return srv
 }
+
+// machineKey is the context key of the machine key at the other end of a Noise
+// connection.
+type machineKey struct{}
+
+func machineOf(r *http.Request) key.MachinePublic {
+	k, _ := r.Context().Value(machineKey{}).(key.MachinePublic)
+	return k
+}
+
+// handedConns is a listener whose connections were accepted elsewhere.
+type handedConns struct {
+	conns  chan net.Conn
+	closed chan struct{} // closed by Close
+	once   sync.Once
+}
+
+func newHandedConns() *handedConns {
+	return &handedConns{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// hand gives the connection to whoever accepts next, or closes it.
+func (l *handedConns) hand(c net.Conn) {
+	select {
+	case l.conns <- c:
+	case <-l.closed:
+		c.Close()
+	}
+}
+
+// Accept implements [net.Listener].
+func (l *handedConns) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *handedConns) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (l *handedConns) Addr() net.Addr { return &net.TCPAddr{} }

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,13 +30,12 @@ func (s *Server) serveRegister(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "register: no node key or no host information", http.StatusBadRequest)
 		return
 	}
-	machine, _ := r.Context().Value(machineKey{}).(key.MachinePublic)
 
 	var res tailcfg.RegisterResponse
 	if isLogout(&req) {
-		s.reg.logout(req.NodeKey)
+		s.reg.logout(req.NodeKey, machineOf(r))
 		res.NodeKeyExpired = true
-	} else if n, err := s.reg.register(&req, machine); err != nil {
+	} else if n, err := s.reg.register(&req, machineOf(r)); err != nil {
 		res.Error = err.Error()
 	} else {
 		res = n
@@ -49,11 +49,11 @@ func isLogout(req *tailcfg.RegisterRequest) bool {
 	return !req.Expiry.IsZero() && req.Expiry.Before(time.Now())
 }
 
-func (r *registry) logout(k key.NodePublic) {
+func (r *registry) logout(k key.NodePublic, machine key.MachinePublic) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.nodes[k]
-	if n == nil {
+	if n == nil || n.wire.Machine != machine {
 		return
 	}
 	if n.ephemeral {
@@ -71,6 +71,9 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.nodes[req.NodeKey]
+	if n != nil && n.wire.Machine != machine {
+		return tailcfg.RegisterResponse{}, errors.New("this node key is another machine's")
+	}
 	if n == nil && !req.OldNodeKey.IsZero() {
 		if old := r.nodes[req.OldNodeKey]; old != nil && old.wire.Machine == machine {
 			n = old // a rotated key is not a new node
@@ -86,7 +89,7 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 		// Someone who comes back needs no key; anybody else does, for there is
 		// no browser here to log in with.
 		if n == nil || n.expired || authKey != "" {
-			return tailcfg.RegisterResponse{}, fmt.Errorf("invalid key: unable to validate API key")
+			return tailcfg.RegisterResponse{}, errors.New("invalid key: unable to validate API key")
 		}
 	}
 	var tags []string

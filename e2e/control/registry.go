@@ -53,6 +53,7 @@ type registry struct {
 	closed  bool
 	lastID  int64
 	nodes   map[key.NodePublic]*node
+	gone    map[key.NodePublic]*tailcfg.Node // as they were when they were removed
 	policy  Policy
 	changed chan struct{} // closed and replaced whenever any of the above changes
 }
@@ -64,6 +65,7 @@ func newRegistry(cfg Config) *registry {
 		keys:           cfg.AuthKeys,
 		logf:           cfg.Logf,
 		nodes:          map[key.NodePublic]*node{},
+		gone:           map[key.NodePublic]*tailcfg.Node{},
 		policy:         *cfg.Policy,
 		changed:        make(chan struct{}),
 	}
@@ -148,6 +150,7 @@ func (r *registry) removeLocked(n *node, why string) {
 	n.cancelExpiryLocked()
 	n.endPollLocked()
 	delete(r.nodes, n.wire.Key)
+	r.gone[n.wire.Key] = n.wire
 	r.notifyLocked()
 }
 
@@ -202,6 +205,7 @@ func (r *registry) addLocked(k key.NodePublic, machine key.MachinePublic) *node 
 		Created:           time.Now().UTC(),
 	}}
 	r.nodes[k] = n
+	delete(r.gone, k)
 	return n
 }
 

@@ -72,10 +72,13 @@ type Server struct {
 	url    string
 	noise  key.MachinePrivate
 	relay  *relay
-	http   *http.Server
+	front  *http.Server    // on the listener
+	back   *http.Server    // inside Noise, on upgraded
 	ctx    context.Context // done when the server closes; ends every map poll
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // the listener's goroutine
+	wg     sync.WaitGroup // both servers' goroutines
+
+	upgraded *handedConns
 
 	reg *registry
 
@@ -127,17 +130,22 @@ func Start(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("start control server: %w", err)
 	}
 	s.url = "http://" + ln.Addr().String()
-	s.http = &http.Server{
-		Handler:           s.handler(),
+	s.front = &http.Server{
+		Handler:           s.outer(),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 	}
-	s.wg.Go(func() {
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			cfg.Logf("serve: %v", err)
-		}
-	})
+	s.back = s.inner()
+	s.upgraded = newHandedConns()
+	s.wg.Go(func() { s.serve(s.front, ln) })
+	s.wg.Go(func() { s.serve(s.back, s.upgraded) })
 	return s, nil
+}
+
+func (s *Server) serve(srv *http.Server, ln net.Listener) {
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		s.cfg.Logf("serve: %v", err)
+	}
 }
 
 // URL is what nodes take as their login server.
@@ -158,7 +166,7 @@ func (s *Server) Close() error {
 		errs = append(errs, n.close())
 	}
 	s.cancel(errClosed)
-	errs = append(errs, s.http.Close())
+	errs = append(errs, s.front.Close(), s.back.Close())
 	s.wg.Wait()
 	s.reg.close()
 	s.relay.close()
