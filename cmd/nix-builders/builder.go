@@ -155,7 +155,7 @@ func (b *thisHost) vitals(ctx context.Context) (apiclient.Vitals, error) {
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}
-	free, err := host.DiskFree(ctx, nix.StoreDir)
+	free, err := b.programs.StoreFree(ctx)
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}

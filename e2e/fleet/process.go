@@ -100,3 +100,6 @@ func (o *output) String() string {
 	defer o.mu.Unlock()
 	return o.all.String()
 }
+
+// String names the process in messages.
+func (p *Process) String() string { return p.name }

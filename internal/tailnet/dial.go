@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -20,6 +21,9 @@ func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 	self, err := c.memo(attempt)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	if ap, err := netip.ParseAddrPort(addr); err == nil {
+		c.meet(attempt, ap.Addr())
 	}
 	if !self.userspace {
 		return new(net.Dialer).DialContext(attempt, network, addr)
