@@ -41,9 +41,9 @@ func recipeKey(parts ...string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
-// once returns the path of the artefact called name, which build makes in the
+// Once returns the path of the artefact called name, which build makes in the
 // empty directory that it is given, if no one has made it yet.
-func (c Cache) once(ctx context.Context, name string, build func(dir string) error) (string, error) {
+func (c Cache) Once(ctx context.Context, name string, build func(dir string) error) (string, error) {
 	final := filepath.Join(c.Dir, name)
 	if _, err := os.Stat(final); err == nil {
 		return final, nil

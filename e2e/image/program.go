@@ -43,7 +43,7 @@ func (c Cache) Tailscale(ctx context.Context, module string) (string, error) {
 	}
 	const tags, ldflags = "ts_include_cli", "-s -w"
 	name := "tailscale-" + version + "-" + recipeKey(version, tags, ldflags, runtime.Version(), runtime.GOARCH)
-	dir, err := c.once(ctx, name, func(dir string) error {
+	dir, err := c.Once(ctx, name, func(dir string) error {
 		c.logf("building tailscaled %s: a few minutes, once", version)
 		return goBuild(ctx, module, "-modfile="+modfile, "-tags="+tags, "-ldflags="+ldflags,
 			"-o", filepath.Join(dir, "tailscaled"), "tailscale.com/cmd/tailscaled")

@@ -36,7 +36,7 @@ var customize string
 // takes its Debian packages.
 func (c Cache) Root(ctx context.Context, suite, mirror string) (string, error) {
 	name := fmt.Sprintf("root-%s-%s", suite, recipeKey(append([]string{suite, customize}, packages...)...))
-	dir, err := c.once(ctx, name, func(dir string) error {
+	dir, err := c.Once(ctx, name, func(dir string) error {
 		if mirror == "" {
 			var err error
 			if mirror, err = aptMirror(ctx); err != nil {
