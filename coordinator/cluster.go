@@ -16,6 +16,8 @@ type Cluster struct {
 	cfg     Config // with the defaults filled in
 	slots   []*slot
 	byLabel map[string]*slot
+	// unfinished says that a stop of an earlier process left work. Set by New.
+	unfinished bool
 
 	// told is closed once it is saved that everyone must leave: the cluster failed
 	// or is stopping. Every poll waits for it.
@@ -100,7 +102,7 @@ func New(cfg Config) (*Cluster, error) {
 // if the cluster's state could not be saved at the end. Call it once.
 func (c *Cluster) Run(ctx context.Context) error {
 	deadline := time.Now().Add(c.cfg.GatherTimeout)
-	if c.unfinished() {
+	if c.unfinished {
 		c.dismantle(ctx, "")
 	}
 	timer := time.NewTimer(0)
@@ -113,13 +115,6 @@ func (c *Cluster) Run(ctx context.Context) error {
 			timer.Reset(time.Until(c.expire(deadline)))
 		}
 	}
-}
-
-// unfinished reports whether a stop of an earlier process has work left.
-func (c *Cluster) unfinished() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.phase >= Stopping && !c.restored
 }
 
 // expire takes for lost who was silent for a lease, fails the cluster when its

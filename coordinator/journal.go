@@ -177,6 +177,7 @@ func (c *Cluster) resume(r Record, now time.Time) error {
 	}
 	if c.phase >= Stopping {
 		close(c.stopping)
+		c.unfinished = !c.restored
 	}
 	c.bumpLocked()
 	c.settleLocked()
