@@ -57,9 +57,6 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) error {
 // renderRemain answers a stop that some builders did not follow: a problem, so that
 // `curl -f` fails, with the whole report.
 func (s *Server) renderRemain(w http.ResponseWriter, r *http.Request, err error, report coordinator.StopReport) error {
-	if r.Context().Err() != nil {
-		return err // nobody reads the report
-	}
 	p, _ := problemOf(err)
 	full := apiclient.StopProblem{Report: wire.StopReport(report)}
 	full.Type, full.Title, full.Status, full.Detail = p.Type, p.Title, p.Status, p.Detail

@@ -78,7 +78,7 @@ func problemOf(err error) (p apiclient.Problem, ours bool) {
 
 // render answers with the problem that err is.
 func (s *Server) render(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errEnding) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		w.WriteHeader(statusClientGone) // nobody reads it
 		return
 	}
