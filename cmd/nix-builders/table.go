@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,7 +26,7 @@ func writeCluster(w io.Writer, c apiclient.Cluster, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "BUILDER\tSTATE\tFOR\tSYSTEMS\tCORES\tJOBS\tMEMORY\tFREE\t/NIX\tBUILDS\tCPU\tHEARD")
+	fmt.Fprintln(t, "BUILDER\tSTATE\tFOR\tSYSTEMS\tCORES\tJOBS\tMEMORY\tDISK\tBUILDS\tCPU\tHEARD")
 	for _, b := range c.Builders {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", printable(b.Name), b.State, age(b.Since, now), strings.Join(offerCells(b), "\t"))
 	}
@@ -33,28 +34,28 @@ func writeCluster(w io.Writer, c apiclient.Cluster, now time.Time) {
 	writeRemarks(w, c.Builders)
 }
 
-// offerCells are the columns that only a builder that checked in has.
+// offerCells are the columns from SYSTEMS on, which only a builder that checked in has.
+// Memory and disk are what is free, of what there is.
 func offerCells(b apiclient.Builder) []string {
-	cells := []string{"-", "-", "-", "-", "-", "-", "-", "-", "-"}
+	systems, cores, jobs, memory, disk, builds, cpu, heard := "-", "-", "-", "-", "-", "-", "-", "-"
 	if o := b.Offer; o != nil {
-		cells[0] = printable(strings.Join(o.Systems, ","))
-		cells[1] = fmt.Sprint(o.Cores)
-		cells[3] = size(o.MemoryBytes)
-		cells[5] = size(o.StoreFreeBytes)
+		systems, cores = printable(strings.Join(o.Systems, ",")), strconv.Itoa(o.Cores)
+		memory, disk = size(o.MemoryBytes), size(o.StoreFreeBytes)
+		if v := b.Vitals; v != nil {
+			memory = size(v.MemoryFreeBytes) + " of " + memory
+			disk = size(v.StoreFreeBytes)
+		}
 	}
 	if b.MaxJobs != nil && *b.MaxJobs > 0 {
-		cells[2] = fmt.Sprint(*b.MaxJobs)
+		jobs = strconv.Itoa(*b.MaxJobs)
 	}
 	if v := b.Vitals; v != nil {
-		cells[4] = size(v.MemoryFreeBytes)
-		cells[5] = size(v.StoreFreeBytes)
-		cells[6] = fmt.Sprint(v.Builds)
-		cells[7] = fmt.Sprintf("%.0f%%", v.CpuPercent)
+		builds, cpu = strconv.Itoa(v.Builds), fmt.Sprintf("%.0f%%", v.CpuPercent)
 	}
 	if b.SilentSeconds != nil {
-		cells[8] = span(time.Duration(*b.SilentSeconds*float64(time.Second))) + " ago"
+		heard = span(time.Duration(*b.SilentSeconds*float64(time.Second))) + " ago"
 	}
-	return cells
+	return []string{systems, cores, jobs, memory, disk, builds, cpu, heard}
 }
 
 // writeRemarks says why the builders that are not ready are not.
