@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,9 +69,10 @@ func TestLifeOfACluster(t *testing.T) {
 			t.Errorf("builder (-want +got):\n%s", diff)
 		}
 
+		var agents sync.WaitGroup
 		for i, c := range []httpapi.Caller{builder1, builder2, builder3} {
 			api, id := w.api(c), tickets[i].Id
-			go func() {
+			agents.Go(func() {
 				for {
 					teardown, err := api.AwaitTeardown(t.Context(), id, 15*time.Second)
 					if err != nil {
@@ -84,7 +86,7 @@ func TestLifeOfACluster(t *testing.T) {
 				if err := api.Depart(t.Context(), id, apiclient.Departure{Reason: apiclient.DepartureReasonTeardown}); err != nil {
 					t.Errorf("%s: %v", c.Name, err)
 				}
-			}()
+			})
 		}
 		time.Sleep(40 * time.Second)
 		asked := time.Now()
@@ -93,6 +95,7 @@ func TestLifeOfACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		within(t, "the stop", time.Since(asked), 0)
+		agents.Wait()
 		if report.Phase != apiclient.PhaseStopped || len(report.Builders) != 3 {
 			t.Errorf("report is %+v", report)
 		}
@@ -134,7 +137,7 @@ func TestNewerPollEndsTheOlder(t *testing.T) {
 		w := newWorld(t)
 		ticket := w.join(builder1)
 		start := time.Now()
-		ended := make(chan time.Duration)
+		ended := make(chan time.Duration, 1)
 		go func() {
 			teardown, err := w.api(builder1).AwaitTeardown(t.Context(), ticket.Id, 15*time.Second)
 			if teardown != nil || err != nil {
@@ -143,9 +146,10 @@ func TestNewerPollEndsTheOlder(t *testing.T) {
 			ended <- time.Since(start)
 		}()
 		time.Sleep(5 * time.Second)
-		go func() { _, _ = w.api(builder1).AwaitTeardown(t.Context(), ticket.Id, 1*time.Second) }()
+		if teardown, err := w.api(builder1).AwaitTeardown(t.Context(), ticket.Id, time.Second); teardown != nil || err != nil {
+			t.Errorf("newer poll: %v, %v", teardown, err)
+		}
 		within(t, "the older poll", <-ended, 5*time.Second)
-		time.Sleep(time.Second)
 	})
 }
 
@@ -199,18 +203,20 @@ func TestReleaseByName(t *testing.T) {
 		if teardown, err := w.api(builder1).AwaitTeardown(t.Context(), b1.Id, 0); teardown != nil || err != nil {
 			t.Fatalf("a release that was refused released b1: %v, %v", teardown, err)
 		}
-		go func() {
+		var agent sync.WaitGroup
+		agent.Go(func() {
 			teardown, err := w.api(builder1).AwaitTeardown(t.Context(), b1.Id, 15*time.Second)
 			if teardown == nil || err != nil {
 				t.Errorf("b1 is not released: %v, %v", teardown, err)
 			}
 			_ = w.api(builder1).Depart(t.Context(), b1.Id, apiclient.Departure{Reason: apiclient.DepartureReasonTeardown})
-		}()
+		})
 		synctest.Wait()
 		report, err := w.api(self).Stop(t.Context(), 10*time.Second, "b1")
 		if err != nil {
 			t.Fatal(err)
 		}
+		agent.Wait()
 		if len(report.Builders) != 1 || report.Builders[0].Name != "b1" || report.Phase != apiclient.PhaseGathering {
 			t.Errorf("report of one release: %+v", report)
 		}
