@@ -43,7 +43,7 @@ var (
 	userRule    = regexp.MustCompile(`^[a-z_][a-z0-9_-]*$`)
 	programRule = regexp.MustCompile(`^/[A-Za-z0-9/._+-]+$`)
 	systemRule  = regexp.MustCompile(`^[a-z0-9_]+-[a-z0-9_]+$`)
-	featureRule = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._+-]*$`)
+	featureRule = regexp.MustCompile(`^[A-Za-z0-9._+-]*[A-Za-z0-9._+][A-Za-z0-9._+-]*$`) // "-" alone means none
 )
 
 const (

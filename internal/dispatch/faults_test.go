@@ -1,0 +1,400 @@
+package dispatch_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+)
+
+func TestFilesThatCanNotBeWritten(t *testing.T) {
+	for _, file := range []func(*rig) string{
+		func(r *rig) string { return r.files.Machines },
+		func(r *rig) string { return r.files.SSHConfig },
+		func(r *rig) string { return r.files.KnownHosts },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := build(t, "b1")
+			path := file(r)
+			if err := os.MkdirAll(path, 0o755); err != nil { // no file can take its place
+				t.Fatal(err)
+			}
+			r.run()
+			r.join(1, "b1")
+			pass(time.Second)
+			r.wantState("b1", coordinator.Joined)
+			if b := r.builder("b1"); !strings.Contains(b.Reason, path) || !strings.Contains(b.Reason, "not a regular file") {
+				t.Errorf("b1's reason is %q", b.Reason)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Minute)
+			r.wantState("b1", coordinator.StateReady)
+			r.wantListed("b1", true)
+		})
+	}
+}
+
+func TestMachinesGoEvenIfSSHConfigCanNotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1", "b2")
+		r.run()
+		r.join(1, "b1")
+		id := r.join(2, "b2")
+		settle()
+		r.wantListed("b2", true)
+		if err := errors.Join(os.Remove(r.files.SSHConfig), os.Mkdir(r.files.SSHConfig, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.cluster.Depart(t.Context(), r.node(2, "b2"), id, coordinator.Departure{Reason: coordinator.DepartFailed}); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		r.wantListed("b2", false)
+		r.wantListed("b1", true)
+	})
+}
+
+func TestRunFailsWhenTheDaemonCanNotBeTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		if err := os.MkdirAll(r.files.NixConf, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r.run()
+		settle()
+		if err := <-r.ran; err == nil || !strings.Contains(err.Error(), r.files.NixConf) {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		r.restart = func(context.Context) error { return errors.New("the daemon does not come back") }
+		r.run()
+		r.join(1, "b1")
+		settle()
+		if err := <-r.ran; err == nil || !strings.Contains(err.Error(), "does not come back") {
+			t.Errorf("Run = %v", err)
+		}
+		r.wantState("b1", coordinator.Joined)
+	})
+}
+
+func TestNothingIsWrittenAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1", "b2", "b3")
+		release := make(chan struct{})
+		r.check = func(_ context.Context, m nix.Machine) error {
+			if m.Name == "b2" {
+				<-release
+			}
+			return nil
+		}
+		r.run()
+		r.join(1, "b1")
+		r.join(2, "b2")
+		settle()
+		r.wantListed("b1", true)
+		if err := r.d.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.wantListed("b1", false)
+		close(release)
+		r.join(3, "b3")
+		pass(time.Minute)
+		r.wantListed("b2", false)
+		r.wantListed("b3", false)
+		r.wantState("b2", coordinator.Joined)
+		r.wantState("b3", coordinator.Joined)
+		if err := r.d.Close(t.Context()); err != nil {
+			t.Errorf("the second Close: %v", err)
+		}
+	})
+}
+
+// TestCloseRacesWithChecks runs in real time, so that the race detector and the scheduler
+// have their say.
+func TestCloseRacesWithChecks(t *testing.T) {
+	for range 30 {
+		r := build(t, "b1", "b2", "b3", "b4")
+		var wg sync.WaitGroup
+		closed := make(chan struct{})
+		var checks atomic.Int32
+		r.check = func(context.Context, nix.Machine) error {
+			if checks.Add(1) == 2 {
+				wg.Go(func() {
+					if err := r.d.Close(context.Background()); err != nil {
+						t.Error(err)
+					}
+					close(closed)
+				})
+			}
+			return nil
+		}
+		r.run()
+		for n, name := range []string{"b1", "b2", "b3", "b4"} {
+			r.join(n+1, name)
+		}
+		<-closed
+		for _, name := range []string{"b1", "b2", "b3", "b4"} {
+			r.wantListed(name, false)
+		}
+		r.end()
+		wg.Wait()
+		if text := r.text(r.files.Machines); text != "" {
+			t.Errorf("machines after all is over:\n%s", text)
+		}
+	}
+}
+
+func TestRestoreBeforeRunTouchesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		r.newDispatcher()
+		if err := r.d.Restore(t.Context()); err != nil {
+			t.Error(err)
+		}
+		r.run()
+		r.join(1, "b1")
+		pass(time.Minute)
+		if entries, err := os.ReadDir(r.dir); err != nil || len(entries) != 0 {
+			t.Errorf("there is something: %v, %v", entries, err)
+		}
+		if n := r.restarted(); n != 0 {
+			t.Errorf("the daemon was restarted %d times", n)
+		}
+	})
+}
+
+func TestRestoreDoesAllItCanAndTheRestLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		r.put(r.files.NixConf, "x = 1\n")
+		var broken atomic.Bool
+		r.restart = func(context.Context) error {
+			if broken.Load() {
+				return errors.New("systemd says no")
+			}
+			return nil
+		}
+		r.run()
+		r.join(1, "b1")
+		settle()
+		config := r.text(r.files.SSHConfig)
+		if err := errors.Join(os.Remove(r.files.SSHConfig), os.Mkdir(r.files.SSHConfig, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		broken.Store(true)
+		err := r.d.Restore(t.Context())
+		for _, want := range []string{"systemd says no", r.files.SSHConfig} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("Restore = %v; want it to say %q", err, want)
+			}
+		}
+		if diff := cmp.Diff("x = 1\n", r.text(r.files.NixConf)); diff != "" {
+			t.Errorf("nix.conf (-want +got):\n%s", diff)
+		}
+		if text := r.text(r.files.KnownHosts) + r.text(r.files.Machines); text != "" {
+			t.Errorf("left behind:\n%s", text)
+		}
+
+		if err := os.Remove(r.files.SSHConfig); err != nil {
+			t.Fatal(err)
+		}
+		r.put(r.files.SSHConfig, config)
+		broken.Store(false)
+		before := r.restarted()
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := r.d.Restore(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if r.text(r.files.SSHConfig) != "" {
+			t.Errorf("ssh_config has still:\n%s", r.text(r.files.SSHConfig))
+		}
+		if n := r.restarted() - before; n != 1 {
+			t.Errorf("the daemon was restarted %d times by 4 calls, want once", n)
+		}
+	})
+}
+
+func TestRestoreWaitsForTheFirstRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		r.restart = func(context.Context) error {
+			time.Sleep(3 * time.Second)
+			return nil
+		}
+		r.run()
+		settle()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.d.Restore(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Restore with 1 s = %v", err)
+		}
+		if r.text(r.files.NixConf) != "" {
+			t.Error("nix.conf waited for the daemon")
+		}
+		if err := r.d.Restore(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := r.restarted(); n != 2 {
+			t.Errorf("the daemon was restarted %d times, want 2: it had read our nix.conf", n)
+		}
+	})
+}
+
+// memory is a journal in memory.
+type memory struct {
+	mu     sync.Mutex
+	record coordinator.Record
+	saved  bool
+}
+
+func (m *memory) Load() (coordinator.Record, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.record, m.saved, nil
+}
+
+func (m *memory) Save(r coordinator.Record) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.record, m.saved = r, true
+	return nil
+}
+
+func TestASecondProcessKeepsWhatTheFirstWrote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		journal := &memory{}
+		cfg := coordinator.Config{Builders: []string{"b1", "b2"}, Lease: time.Hour, Journal: journal}
+		r := build(t)
+		r.cluster = r.newCluster(cfg)
+		r.run()
+		r.join(1, "b1")
+		r.join(2, "b2")
+		settle()
+		r.wantListed("b1", true)
+		r.wantListed("b2", true)
+		r.end() // as in a crash: nothing is restored
+
+		var answers atomic.Bool
+		r.check = func(context.Context, nix.Machine) error {
+			r.wantListed("b1", true)
+			r.wantListed("b2", true)
+			time.Sleep(5 * time.Second)
+			if !answers.Load() {
+				return errors.New("not yet")
+			}
+			return nil
+		}
+		inner := r.peer
+		r.peer = func(node string) (dispatch.Peer, error) {
+			if node == "node-1" {
+				time.Sleep(time.Second)
+			}
+			for _, name := range []string{"b1", "b2"} {
+				if !strings.Contains(r.text(r.files.SSHConfig), "Host "+name+"\n") {
+					t.Errorf("ssh_config does not know %s meanwhile", name)
+				}
+			}
+			return inner(node)
+		}
+		r.cluster, r.d = r.newCluster(cfg), nil
+		r.run()
+		pass(4 * time.Second)
+		r.wantState("b1", coordinator.StateReady)
+		answers.Store(true)
+		pass(time.Minute)
+		r.wantListed("b1", true)
+		r.wantListed("b2", true)
+		if n := r.restarted(); n != 1 {
+			t.Errorf("the daemon was restarted %d times; the second process had no reason to", n)
+		}
+		if err := r.d.Restore(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := r.restarted(); n != 2 {
+			t.Errorf("the daemon was restarted %d times, want 2", n)
+		}
+	})
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	good := build(t, "b1").cfg
+	for name, spoil := range map[string]func(*dispatch.Config){
+		"no id":            func(c *dispatch.Config) { c.ID = "" },
+		"relative path":    func(c *dispatch.Config) { c.Files.Machines = "machines" },
+		"no path":          func(c *dispatch.Config) { c.Files.KnownHosts = "" },
+		"no check":         func(c *dispatch.Config) { c.Check = nil },
+		"negative jobs":    func(c *dispatch.Config) { c.MaxJobs = -1 },
+		"negative timeout": func(c *dispatch.Config) { c.CheckTimeout = -1 },
+	} {
+		cfg := good
+		spoil(&cfg)
+		if _, err := dispatch.New(cfg); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	if _, err := dispatch.New(good); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestABuilderThatWasLostAndCameBackUnseenAnswersAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t)
+		r.cluster = r.newCluster(coordinator.Config{Builders: []string{"b1", "b2"}, Lease: 45 * time.Second, Quorum: 1})
+		r.run()
+		b1, b2 := uuid.New(), uuid.New()
+		r.joinAs(1, "b1", b1, offer())
+		pass(40 * time.Second)
+		r.wantState("b1", coordinator.StateReady)
+
+		// Another writer's lock keeps the dispatcher from looking.
+		dir, err := os.Open(filepath.Dir(r.files.Machines))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		r.joinAs(2, "b2", b2, offer())
+		pass(6 * time.Second)
+		r.wantState("b1", coordinator.Lost)
+		r.joinAs(1, "b1", b1, offer())
+		settle()
+		r.wantState("b1", coordinator.Joined)
+		if n := r.checked("b1"); n != 1 {
+			t.Fatalf("b1 was checked %d times: the dispatcher looked", n)
+		}
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_UN); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Second)
+		r.wantState("b1", coordinator.StateReady)
+		if n := r.checked("b1"); n != 2 {
+			t.Errorf("b1 was checked %d times, want 2", n)
+		}
+	})
+}
