@@ -19,6 +19,10 @@ const (
 	// answerTime is what a call may take beyond the wait that it asks for.
 	answerTime = 10 * time.Second
 
+	// stopTime is the same for a stop, which the coordinator may have to put its own host's
+	// files in order for.
+	stopTime = 35 * time.Second
+
 	// maxWait is the longest wait that the contract lets a caller ask for.
 	maxWait = 300 * time.Second
 
@@ -29,8 +33,8 @@ const (
 
 // API calls one coordinator. It may be used by many goroutines at once.
 //
-// Every method ends within ten seconds, plus the wait that it was given, and ends sooner
-// with its context. An answer that is a problem is returned as a *ProblemError. Nothing is
+// Every method ends within ten seconds, Stop within 35, plus the wait that it was given, and
+// sooner with its context. An answer that is a problem is returned as a *ProblemError. Nothing is
 // tried again and no redirect is followed: what to do about a failure is the caller's.
 type API struct {
 	gen  *Client
@@ -107,7 +111,7 @@ func (a *API) Depart(ctx context.Context, id uuid.UUID, d Departure) error {
 // error is problem.BuildersRemain and the report is there all the same.
 func (a *API) Stop(ctx context.Context, wait time.Duration, names ...string) (StopReport, error) {
 	wait = wholeSeconds(wait)
-	ctx, cancel := context.WithTimeout(ctx, wait+answerTime)
+	ctx, cancel := context.WithTimeout(ctx, wait+stopTime)
 	defer cancel()
 	params := &StopNixBuildersParams{Wait: new(int(wait / time.Second))}
 	if len(names) > 0 {
