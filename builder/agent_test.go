@@ -40,7 +40,7 @@ func TestLife(t *testing.T) {
 		}
 		begin := time.Now()
 		report := stop(t, cluster)
-		err, _ := a.wait()
+		_, err := a.wait()
 		if err != nil {
 			t.Errorf("Run: %v", err)
 		}
@@ -72,7 +72,7 @@ func TestLate(t *testing.T) {
 			cluster, _ := newCluster(t, coordinator.Config{Builders: []string{"b1"}})
 			n.coordinate(t, home, cluster)
 			stop(t, cluster)
-			if err, _ := n.newAgent("b1", home).start(t).wait(); err != nil {
+			if _, err := n.newAgent("b1", home).start(t).wait(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -83,10 +83,10 @@ func TestLate(t *testing.T) {
 			cluster, _ := newCluster(t, coordinator.Config{Builders: []string{"b1", "b2"}, GatherTimeout: time.Minute})
 			n.coordinate(t, home, cluster)
 			early := n.newAgent("b2", home).start(t)
-			if err, took := early.wait(); err != nil || took < time.Minute || took > 61*time.Second {
+			if took, err := early.wait(); err != nil || took < time.Minute || took > 61*time.Second {
 				t.Errorf("who waited for the cluster: %v after %v", err, took)
 			}
-			if err, _ := n.newAgent("b1", home).start(t).wait(); err != nil {
+			if _, err := n.newAgent("b1", home).start(t).wait(); err != nil {
 				t.Errorf("who came too late: %v", err)
 			}
 		})
@@ -103,7 +103,7 @@ func TestUnclaimed(t *testing.T) {
 		n.coordinate(t, addrs[1], sibling)
 
 		a := n.newAgent("b1", addrs...).start(t)
-		err, took := a.wait()
+		took, err := a.wait()
 		unclaimed, ok := errors.AsType[*builder.UnclaimedError](err)
 		if !ok {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestNobodySeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newTailnet().newAgent("b1")
 		a.Timeout = 7 * time.Second
-		err, took := a.start(t).wait()
+		took, err := a.start(t).wait()
 		if _, ok := errors.AsType[*builder.UnclaimedError](err); !ok || took != a.Timeout {
 			t.Errorf("%v after %v", err, took)
 		}
@@ -140,7 +140,7 @@ func TestNobodySeen(t *testing.T) {
 		asleep := errors.New("tailscaled does not answer")
 		a = newTailnet().newAgent("b1")
 		a.Coordinators = func(context.Context) ([]builder.Candidate, error) { return nil, asleep }
-		if err, _ := a.start(t).wait(); !errors.Is(err, asleep) {
+		if _, err := a.start(t).wait(); !errors.Is(err, asleep) {
 			t.Error(err)
 		}
 	})
@@ -179,7 +179,7 @@ func TestClustersDoNotMix(t *testing.T) {
 			}
 		}
 		stop(t, clusters[1])
-		if err, _ := agents["2/b2"].wait(); err != nil {
+		if _, err := agents["2/b2"].wait(); err != nil {
 			t.Error(err)
 		}
 		if !agents["1/b1"].running() || !agents["2/b3"].running() {
@@ -195,7 +195,7 @@ func TestCancelled(t *testing.T) {
 			a := newTailnet().newAgent("b1", home).start(t)
 			time.Sleep(90 * time.Second)
 			a.cancel(cancelled)
-			if err, took := a.wait(); !errors.Is(err, cancelled) || took > 91*time.Second {
+			if took, err := a.wait(); !errors.Is(err, cancelled) || took > 91*time.Second {
 				t.Errorf("%v after %v", err, took)
 			}
 		})
@@ -213,7 +213,7 @@ func TestCancelled(t *testing.T) {
 			a.start(t)
 			time.Sleep(time.Second)
 			a.cancel(cancelled)
-			if err, took := a.wait(); !errors.Is(err, cancelled) || took > 2*time.Second {
+			if took, err := a.wait(); !errors.Is(err, cancelled) || took > 2*time.Second {
 				t.Errorf("%v after %v", err, took)
 			}
 		})
@@ -226,7 +226,7 @@ func TestCancelled(t *testing.T) {
 			a := n.newAgent("b1", home).start(t)
 			time.Sleep(20 * time.Second)
 			a.cancel(cancelled)
-			err, took := a.wait()
+			took, err := a.wait()
 			if !errors.Is(err, cancelled) || took > 21*time.Second {
 				t.Errorf("%v after %v", err, took)
 			}
@@ -245,7 +245,7 @@ func TestCancelled(t *testing.T) {
 			heal := n.cut()
 			defer heal()
 			a.cancel(cancelled)
-			if err, took := a.wait(); !errors.Is(err, cancelled) || took > 22*time.Second {
+			if took, err := a.wait(); !errors.Is(err, cancelled) || took > 22*time.Second {
 				t.Errorf("%v after %v", err, took)
 			}
 		})
@@ -260,7 +260,7 @@ func TestHostThatCannotBuild(t *testing.T) {
 		noNix := errors.New("nix is not installed")
 		a := n.newAgent("b1", home)
 		a.Offer = func(context.Context) (apiclient.Offer, error) { return apiclient.Offer{}, noNix }
-		if err, took := a.start(t).wait(); !errors.Is(err, noNix) || took > time.Second {
+		if took, err := a.start(t).wait(); !errors.Is(err, noNix) || took > time.Second {
 			t.Errorf("%v after %v", err, took)
 		}
 		a = n.newAgent("b1", home)
@@ -269,7 +269,7 @@ func TestHostThatCannotBuild(t *testing.T) {
 			o.StoreProgram = "nix-daemon"
 			return o, nil
 		}
-		if err, took := a.start(t).wait(); err == nil || !strings.Contains(err.Error(), "/offer/store_program") || took > time.Second {
+		if took, err := a.start(t).wait(); err == nil || !strings.Contains(err.Error(), "/offer/store_program") || took > time.Second {
 			t.Errorf("an offer that the contract does not allow: %v after %v", err, took)
 		}
 	})

@@ -71,7 +71,7 @@ func TestSilence(t *testing.T) {
 						}
 					})
 				}
-				err, _ := a.wait()
+				_, err := a.wait()
 				if err != nil {
 					t.Error(err)
 				}
@@ -112,7 +112,7 @@ func TestPartition(t *testing.T) {
 				}
 				stop(t, cluster)
 				for _, a := range agents {
-					if err, _ := a.wait(); err != nil {
+					if _, err := a.wait(); err != nil {
 						t.Error(err)
 					}
 				}
@@ -196,7 +196,7 @@ func TestCoordinatorRestarts(t *testing.T) {
 					}
 					stop(t, second)
 				}
-				if err, took := a.wait(); err != nil || took > time.Minute {
+				if took, err := a.wait(); err != nil || took > time.Minute {
 					t.Errorf("%v after %v", err, took)
 				}
 				if got := states(second); got != "b1 departed" {
@@ -223,7 +223,7 @@ func TestCoordinatorMoves(t *testing.T) {
 			t.Errorf("%s\n%s", got, a.out.String())
 		}
 		stop(t, cluster)
-		if err, _ := a.wait(); err != nil {
+		if _, err := a.wait(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -260,7 +260,7 @@ func TestReplaced(t *testing.T) {
 		first := n.newAgent("b1", home).start(t)
 		time.Sleep(20 * time.Second)
 		second := n.newAgent("b1", home).start(t)
-		if err, took := first.wait(); !errors.Is(err, builder.ErrReplaced) || took > 40*time.Second {
+		if took, err := first.wait(); !errors.Is(err, builder.ErrReplaced) || took > 40*time.Second {
 			t.Errorf("%v after %v", err, took)
 		}
 		time.Sleep(2 * time.Minute)
@@ -285,7 +285,7 @@ func TestDepartureFails(t *testing.T) {
 		if !errors.Is(err, coordinator.ErrRemain) || report.Builders[0].Left {
 			t.Errorf("stop: %+v, %v", report, err)
 		}
-		if err, _ := a.wait(); err != nil {
+		if _, err := a.wait(); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(begin); took > 31*time.Second {
@@ -313,7 +313,7 @@ func TestCancelledWhileLeaving(t *testing.T) {
 			t.Fatal("it did not try again to say good-bye")
 		}
 		a.cancel(errors.New("SIGTERM"))
-		if err, took := a.wait(); err != nil || took > 8500*time.Millisecond {
+		if took, err := a.wait(); err != nil || took > 8500*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
 		}
 	})

@@ -75,7 +75,7 @@ func TestBadTickets(t *testing.T) {
 				})
 				a := n.newAgent("b1", home)
 				a.Timeout = time.Minute
-				err, took := a.start(t).wait()
+				took, err := a.start(t).wait()
 				unclaimed, ok := errors.AsType[*builder.UnclaimedError](err)
 				if !ok || took != time.Minute {
 					t.Fatalf("%v after %v", err, took)
@@ -129,7 +129,7 @@ func TestBadPolls(t *testing.T) {
 				})
 				time.Sleep(85 * time.Second)
 				if !a.running() {
-					err, took := a.wait()
+					took, err := a.wait()
 					t.Fatalf("it left: %v after %v", err, took)
 				}
 				time.Sleep(10 * time.Second)
@@ -157,7 +157,7 @@ func TestReasonIsCleaned(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		if err, _ := a.wait(); err != nil {
+		if _, err := a.wait(); err != nil {
 			t.Error(err)
 		}
 		for line := range strings.Lines(a.out.String()) {

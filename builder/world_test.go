@@ -255,10 +255,10 @@ func (a *agent) start(t *testing.T) *agent {
 	return a
 }
 
-// wait returns how the agent ended, and how long it lived.
-func (a *agent) wait() (error, time.Duration) {
+// wait returns how long the agent lived, and how it ended.
+func (a *agent) wait() (time.Duration, error) {
 	err := <-a.result
-	return err, time.Since(a.begin)
+	return time.Since(a.begin), err
 }
 
 // running reports whether the agent has not ended.

@@ -31,7 +31,7 @@ func startTime(pid int) (string, error) {
 	}
 	// The second field is the command in parentheses, which may hold anything.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const state, started = 3 - 3, 22 - 3
+	const state, started = 0, 22 - 3 // fields[0] is the third
 	if len(fields) <= started {
 		return "", fmt.Errorf("/proc/%d/stat: too short", pid)
 	}
