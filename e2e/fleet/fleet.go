@@ -4,7 +4,9 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
 // Fleet is one workflow run on a lab: a cluster to be.
@@ -20,11 +23,15 @@ type Fleet struct {
 	Lab *testbed.Lab
 	// Suffix tells the runs on one lab apart, as in a workflow.
 	Suffix string
+	// Run is the run that the cluster id names; if empty, Suffix.
+	Run string
 	// Coordinator is the host that gathers the builders; if empty,
 	// [testbed.Coordinator].
 	Coordinator string
 	// Builders are the hosts whose builders the coordinator expects.
 	Builders []string
+	// Names are the builders that are called otherwise than NameOf would have it, by host.
+	Names map[string]string
 	// Env is set for every process, over what the fleet sets itself.
 	Env map[string]string
 	// Out, if not nil, gets what processes print, each line behind its host's name.
@@ -42,16 +49,40 @@ func New(lab *testbed.Lab, suffix string, builders int) *Fleet {
 }
 
 // Cluster is the cluster id, as GitHub would make it.
-func (f *Fleet) Cluster() string { return "acme/site/" + f.Suffix + "/1" }
+func (f *Fleet) Cluster() string { return "acme/site/" + cmp.Or(f.Run, f.Suffix) + "/1" }
 
 // NameOf is the host name that the builder on this lab host asks for. It holds a dot, as
 // the names of runner images do, so the tailnet calls it something else.
 func (f *Fleet) NameOf(host string) string {
+	if name, ok := f.Names[host]; ok {
+		return name
+	}
 	return "nix-builder-" + f.Suffix + "-ubuntu-24.04-" + strings.TrimPrefix(host, "builder-")
 }
 
 // LabelOf is what the tailnet makes of NameOf where no clash is.
 func (f *Fleet) LabelOf(host string) string { return strings.ReplaceAll(f.NameOf(host), ".", "-") }
+
+// Server says how the coordinator's server is reached, as other commands of its host find
+// it. There is none before it listens and after nix-builders leave.
+func (f *Fleet) Server(ctx context.Context) (s rundir.Server, err error) {
+	text, err := f.Host(f.Coordinator).ReadFile(ctx, f.dir().Path("server.json"))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
+// ServerLog is what the detached server has logged.
+func (f *Fleet) ServerLog(ctx context.Context) (string, error) {
+	text, err := f.Host(f.Coordinator).ReadFile(ctx, f.dir().LogPath())
+	return string(text), err
+}
+
+func (f *Fleet) dir() *rundir.Dir { return rundir.At(StateDir, f.Cluster(), rundir.Coordinator) }
+
+// StateDir is where hosts keep what they know of their clusters.
+const StateDir = "/run/nix-builders"
 
 // Host returns the lab host of that name.
 func (f *Fleet) Host(name string) *testbed.Host { return f.Lab.Host(name) }
