@@ -1,16 +1,22 @@
 package control_test
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"tailscale.com/ipn/store/mem"
+	"tailscale.com/net/netns"
+	"tailscale.com/tsnet"
+	"tailscale.com/types/logger"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 )
@@ -203,5 +209,42 @@ func TestAdminOverSocket(t *testing.T) {
 		if found, err := c.RemoveNode(t.Context(), got[0].ID); found != want || err != nil {
 			t.Errorf("remove: %v, %v, want %v", found, err, want)
 		}
+	}
+}
+
+// A node may turn the secret of an OAuth client into an auth key of its own, as
+// users of the real service are told to.
+func TestOAuthClient(t *testing.T) {
+	s := start(t, control.Config{})
+	netns.SetEnabled(false) // as Node does
+	up := func(authKey string, tags ...string) error {
+		n := &tsnet.Server{
+			Dir: t.TempDir(), Store: new(mem.Store), Hostname: "b", ControlURL: s.URL(), Ephemeral: true,
+			AuthKey: authKey, AdvertiseTags: tags, Logf: logger.Discard, UserLogf: logger.Discard,
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := n.Up(ctx)
+		if err == nil { // one that never started can't be closed
+			t.Cleanup(func() { n.Close() })
+		}
+		return err
+	}
+	if err := up(control.OAuthKey(s.URL()), tagBuilder); err != nil {
+		t.Fatal(err)
+	}
+	nodes, err := s.Nodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(nodes) != 1 || !nodes[0].Ephemeral || !slices.Equal(nodes[0].Tags, []string{tagBuilder}) {
+		t.Errorf("nodes: %+v, want one ephemeral node with %s", nodes, tagBuilder)
+	}
+	wrong := strings.Replace(control.OAuthKey(s.URL()), "secret", "guess", 1)
+	if err := up(wrong, tagBuilder); err == nil || !strings.Contains(err.Error(), "API token invalid") {
+		t.Errorf("a wrong secret: %v", err)
+	}
+	if err := up(control.OAuthKey(s.URL()), "tag:other"); err == nil || !strings.Contains(err.Error(), "not permitted") {
+		t.Errorf("a tag that is not the client's: %v", err)
 	}
 }

@@ -34,6 +34,7 @@ func (s *Server) outer() http.Handler {
 		}
 		s.upgraded.hand(conn)
 	})
+	s.apiRoutes(mux)
 	return mux
 }
 

@@ -85,12 +85,10 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 		authKey = req.Auth.AuthKey
 	}
 	i := slices.IndexFunc(r.keys, func(k AuthKey) bool { return k.Key == authKey })
-	if i < 0 {
-		// Someone who comes back needs no key; anybody else does, for there is
-		// no browser here to log in with.
-		if n == nil || n.expired || authKey != "" {
-			return tailcfg.RegisterResponse{}, errors.New("invalid key: unable to validate API key")
-		}
+	// Someone who comes back needs no key, and may show the one it once used up.
+	// Anybody else needs one, for there is no browser here to log in with.
+	if i < 0 && (n == nil || n.expired) {
+		return tailcfg.RegisterResponse{}, errors.New("invalid key: unable to validate API key")
 	}
 	var tags []string
 	if i >= 0 {
@@ -115,6 +113,7 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 		n.login = cmp.Or(r.keys[i].User, Person)
 		n.ephemeral = req.Ephemeral || r.keys[i].Ephemeral
 	}
+	r.spendLocked(authKey)
 	n.wire.User = userOf(n).ID
 	r.setHostinfoLocked(n, req.Hostinfo)
 	if n.poll == nil {

@@ -46,7 +46,6 @@ type node struct {
 type registry struct {
 	domain         string
 	ephemeralAfter time.Duration
-	keys           []AuthKey
 	logf           func(string, ...any)
 
 	mu      sync.Mutex
@@ -54,6 +53,7 @@ type registry struct {
 	lastID  int64
 	nodes   map[key.NodePublic]*node
 	gone    map[key.NodePublic]*tailcfg.Node // as they were when they were removed
+	keys    []AuthKey
 	policy  Policy
 	changed chan struct{} // closed and replaced whenever any of the above changes
 }
@@ -62,7 +62,7 @@ func newRegistry(cfg Config) *registry {
 	return &registry{
 		domain:         cfg.Domain,
 		ephemeralAfter: cfg.EphemeralAfter,
-		keys:           cfg.AuthKeys,
+		keys:           slices.Clone(cfg.AuthKeys),
 		logf:           cfg.Logf,
 		nodes:          map[key.NodePublic]*node{},
 		gone:           map[key.NodePublic]*tailcfg.Node{},

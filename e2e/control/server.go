@@ -38,6 +38,8 @@ type AuthKey struct {
 	User string
 	// Ephemeral makes every node of this key ephemeral, asked for or not.
 	Ephemeral bool
+
+	once bool // good for one node
 }
 
 // Config says how a [Server] behaves. Its zero value is ready for tests on

@@ -3,6 +3,7 @@ package testbed
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,6 +40,8 @@ type hostInfo struct {
 	Index int    `json:"index"` // its place in the network
 	Root  string `json:"root"`  // the image's root file system
 	Bin   string `json:"bin"`   // the programs, on the outside
+	// Systemd says that systemd's directory is in /run.
+	Systemd bool `json:"systemd,omitempty"`
 }
 
 // Name returns the host's name.
@@ -65,7 +68,7 @@ func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error)
 		return nil, fmt.Errorf("boot %s: a lab has room for %d hosts", spec.Name, lastIndex-9)
 	}
 	h := &Host{lab: l, dir: filepath.Join(l.dir, "hosts", spec.Name), info: hostInfo{
-		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"),
+		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"), Systemd: l.info.Systemd,
 	}}
 	if err := h.makeDisk(spec); err != nil {
 		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
@@ -119,8 +122,18 @@ func (h *Host) makeDisk(spec HostSpec) error {
 			return err
 		}
 	}
+	if h.info.Systemd {
+		if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o755); err != nil {
+			return err
+		}
+	}
 	return writeJSON(filepath.Join(h.dir, "host.json"), h.info)
 }
+
+// systemctl stands in for systemd on hosts that pass for run by it.
+//
+//go:embed systemctl.sh
+var systemctl string
 
 // nixConf is a multi-user Nix as an installer leaves it, without the Internet.
 // Builds are not sandboxed, for a sandbox hides the name of the host that tests

@@ -78,6 +78,11 @@ func mountAll(dir string, info hostInfo) error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
+	if info.Systemd { // by which programs tell that systemd runs
+		if err := os.MkdirAll(at("run/systemd/system"), 0o755); err != nil {
+			return err
+		}
+	}
 	return makeDev(at("dev"))
 }
 

@@ -38,6 +38,9 @@ type Config struct {
 	Builders int
 	// NixConf is appended to the nix.conf of the named hosts; see [HostSpec].
 	NixConf map[string]string
+	// Systemd makes hosts pass for machines that systemd runs, as far as the
+	// service of the Nix daemon goes.
+	Systemd bool
 	// Suite is the Debian suite that hosts are made from, which decides the
 	// version of Nix. If empty, [image.Trixie].
 	Suite string
@@ -79,6 +82,7 @@ type Lab struct {
 // labInfo is what lab.json holds: all that [Open] needs.
 type labInfo struct {
 	Root    string        `json:"root"` // the image's root file system
+	Systemd bool          `json:"systemd,omitempty"`
 	Control ControlConfig `json:"control"`
 }
 
@@ -118,7 +122,9 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := removeLab(ctx, dir); err != nil {
 		return nil, err
 	}
-	l := &Lab{name: filepath.Base(dir), dir: dir, hosts: map[string]*Host{}, info: labInfo{Root: art.root, Control: cfg.Control}}
+	l := &Lab{name: filepath.Base(dir), dir: dir, hosts: map[string]*Host{}, info: labInfo{
+		Root: art.root, Systemd: cfg.Systemd, Control: cfg.Control,
+	}}
 	if err := l.up(ctx, cfg, art); err != nil {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

@@ -138,6 +138,23 @@ func TestNixIsMultiUser(t *testing.T) {
 	})
 }
 
+func TestPassesForSystemd(t *testing.T) {
+	cfg := bare(0)
+	cfg.Systemd = true
+	co := testbed.Start(t, cfg).Host(testbed.Coordinator)
+	output(t, co, testbed.Root, "test", "-d", "/run/systemd/system")
+	output(t, co, testbed.Root, "systemctl", "is-active", "--quiet", "nix-daemon.service")
+	before := output(t, co, testbed.Root, "cat", "/run/nix-daemon.pid")
+	output(t, co, testbed.Root, "systemctl", "restart", "nix-daemon.service")
+	if after := output(t, co, testbed.Root, "cat", "/run/nix-daemon.pid"); after == before {
+		t.Errorf("the daemon is %s before and after its restart", before)
+	}
+	output(t, co, testbed.Runner, "nix", "store", "info") // it answers
+	if out, err := co.Output(t.Context(), "systemctl", "restart", "sshd"); err == nil {
+		t.Errorf("a service that is not there: %s", out)
+	}
+}
+
 func TestCutIsSilent(t *testing.T) {
 	l := testbed.Start(t, bare(1))
 	co, b1 := l.Host(testbed.Coordinator), l.Host("builder-1")

@@ -79,21 +79,35 @@ func (l *Lab) plugIn(ctx context.Context, r role, dir string, pid int) error {
 // Cut takes the host's cable out of the switch: what it sends and what is sent
 // to it vanishes, and no connection is reset. The host itself doesn't notice.
 func (h *Host) Cut(ctx context.Context) error {
-	return h.cable(ctx, "nomaster")
+	return h.lab.cable(ctx, h.Name(), h.info.Index, "nomaster")
 }
 
 // Heal puts the cable back.
 func (h *Host) Heal(ctx context.Context) error {
-	return h.cable(ctx, "master br0")
+	return h.lab.cable(ctx, h.Name(), h.info.Index, "master br0")
 }
 
-func (h *Host) cable(ctx context.Context, where string) error {
-	sw, err := h.lab.find(roleSwitch, h.lab.dir)
-	if err != nil {
-		return err
+// CutControl takes the cable of the control server out, which is the relay's
+// too: nodes that know each other go on, and learn nothing new.
+func (l *Lab) CutControl(ctx context.Context) error {
+	return l.cable(ctx, "the control server", controlIndex, "nomaster")
+}
+
+// HealControl puts that cable back.
+func (l *Lab) HealControl(ctx context.Context) error {
+	return l.cable(ctx, "the control server", controlIndex, "master br0")
+}
+
+func (l *Lab) cable(ctx context.Context, whose string, index int, where string) error {
+	sw, err := l.find(roleSwitch, l.dir)
+	if err == nil && sw == 0 {
+		err = fmt.Errorf("lab %s is not up", l.name)
 	}
-	if err := ipBatch(ctx, sw, fmt.Sprintf("link set %s %s", port(h.info.Index), where)); err != nil {
-		return fmt.Errorf("cable of %s: %w", h.Name(), err)
+	if err == nil {
+		err = ipBatch(ctx, sw, fmt.Sprintf("link set %s %s", port(index), where))
+	}
+	if err != nil {
+		return fmt.Errorf("cable of %s: %w", whose, err)
 	}
 	return nil
 }

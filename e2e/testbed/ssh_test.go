@@ -86,3 +86,30 @@ func TestUserspaceNode(t *testing.T) {
 	}
 	output(t, co, testbed.Root, "tailscale", "ping", "--c=1", "--timeout=5s", "--until-direct=false", "builder-1")
 }
+
+// TestControlOutage: what is connected stays so without the control server.
+func TestControlOutage(t *testing.T) {
+	l := testbed.Start(t, bare(1))
+	co, b1 := l.Host(testbed.Coordinator), l.Host("builder-1")
+	for h, tag := range map[*testbed.Host]string{co: "tag:nix-ci-coordinator", b1: "tag:nix-ci-builder"} {
+		if err := h.JoinTailnet(t.Context(), testbed.Tailnet{Tags: []string{tag}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ping := func(h *testbed.Host) {
+		t.Helper()
+		output(t, h, testbed.Root, "tailscale", "ping", "--c=5", "--timeout=5s", "--until-direct=true", b1.Name())
+	}
+	ping(co)
+	if err := l.CutControl(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ping(co)
+	if err := b1.Run(t.Context(), "timeout", "1", "curl", "-sS", l.LoginServer()+"/key?v=1"); err == nil {
+		t.Error("the control server answers through a cable that is cut")
+	}
+	if err := l.HealControl(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	output(t, b1, testbed.Root, "curl", "-sSf", "--retry", "5", "--max-time", "10", l.LoginServer()+"/key?v=1")
+}
