@@ -74,6 +74,7 @@ func parseStoreInfo(data []byte) (Store, error) {
 // fits counts, so what explains more stands first.
 var advice = []struct{ phrase, look string }{
 	{"host key verification failed", "its SSH host key is not the one the tailnet publishes for it; was the node replaced, or are its keys newer than its tailscale up?"},
+	{"requires an additional check", "the tailnet policy lets the coordinator in only after a person's check; builders need the action accept"},
 	{"tailnet policy does not permit", "let the coordinator's tag ssh to the builder's tag as root in the tailnet policy"},
 	{"permission denied", "let the coordinator's tag ssh to the builder's tag as root in the tailnet policy, and bring the builder up with Tailscale SSH"},
 	{"connection refused", "nothing serves SSH there; was the builder's tailscale brought up with --ssh?"},

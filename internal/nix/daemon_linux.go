@@ -153,7 +153,12 @@ func describe(pid int) (listener, error) {
 	if gone, ok := strings.CutSuffix(l.exe, " (deleted)"); ok {
 		l.exe = gone // upgraded in place; the new one has the old one's path
 	}
-	if l.dir, err = os.Readlink(filepath.Join(base, "cwd")); err != nil {
+	// Before it is stopped: what can't be started again is left alone.
+	if !executable(l.exe) {
+		return l, fmt.Errorf("the program of process %d, %s, is not there any more", pid, l.exe)
+	}
+	l.dir, err = os.Readlink(filepath.Join(base, "cwd"))
+	if info, statErr := os.Stat(l.dir); err != nil || statErr != nil || !info.IsDir() {
 		l.dir = "/"
 	}
 	l.out, l.err = outputOf(base, 1), outputOf(base, 2)

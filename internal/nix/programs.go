@@ -92,8 +92,12 @@ type runError struct {
 }
 
 func (e *runError) Error() string {
-	if text := condense(e.stderr); text != "" {
-		return text
+	text := condense(e.stderr)
+	if _, exited := errors.AsType[*exec.ExitError](e.err); text != "" && exited {
+		return text // that it failed says less than what it said
+	}
+	if text != "" {
+		return e.err.Error() + "; " + text
 	}
 	return e.err.Error()
 }

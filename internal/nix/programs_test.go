@@ -235,6 +235,25 @@ func TestCheckStoreSaysWhatToLookAt(t *testing.T) {
 	}
 }
 
+// What Tailscale SSH says comes before the ssh client's own words.
+func TestCheckStoreExplainsTailscaleSSH(t *testing.T) {
+	stderr := `warning: you don't have Internet access; disabling some network-dependent features
+tailscale: tailnet policy does not permit you to SSH to this node
+Connection closed by 100.64.0.1 port 22
+error: failed to start SSH connection to 'root@coordinator'
+`
+	_, err := install(t, "cat >&2 <<'END'\n"+stderr+"END\nexit 1\n").CheckStore(t.Context(), machine())
+	if err == nil || !strings.Contains(err.Error(), "let the coordinator's tag ssh to the builder's tag as root") {
+		t.Errorf("denied: %v", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("no answer within 300ms"))
+	defer cancel()
+	_, err = install(t, "echo '# Tailscale SSH requires an additional check.' >&2; echo '# To authenticate, visit: https://login.example/a/1' >&2; sleep 600").CheckStore(ctx, machine())
+	if err == nil || !strings.Contains(err.Error(), "no answer within") || !strings.Contains(err.Error(), "the action accept") {
+		t.Errorf("checked: %v", err)
+	}
+}
+
 func TestCheckStoreWantsTrust(t *testing.T) {
 	for answer, ok := range map[string]bool{
 		`{"trusted":true}`: true, `{"trusted":1}`: true, `{}`: true, `{"trusted":null}`: true,
