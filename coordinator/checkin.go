@@ -124,7 +124,7 @@ func (c *Cluster) checkInLocked(node Node, in CheckIn) (Ticket, bool, error) {
 	c.retireLocked(s)
 	s.ID, s.Instance, s.Node = uuid.New(), in.Instance, node
 	s.JoinedAt, s.heard = time.Now(), time.Now()
-	s.Offer, s.vitals = nil, nil
+	s.vitals = nil
 	c.byID[s.ID] = s
 	c.learnLocked(s, node, in)
 	c.mustMoveLocked(s, Joined, reason)

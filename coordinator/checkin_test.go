@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,11 @@ func TestSameInstanceRenews(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := h.View()
+	moved := node("b1")
+	moved.Addr = netip.MustParseAddr("100.64.0.2")
+	if _, _, err := h.CheckIn(t.Context(), moved, in); err != nil || h.builder("b1").Node != moved {
+		t.Errorf("after a repeat from another address, node = %+v, %v", h.builder("b1").Node, err)
+	}
 	in.Offer.StoreFreeBytes = 1 << 30
 	in.Vitals = &coordinator.Vitals{CPUPercent: 12.5, Builds: 2}
 	second, created, err := h.CheckIn(t.Context(), node("b1"), in)
@@ -64,7 +70,9 @@ func TestSameInstanceRenews(t *testing.T) {
 func TestNewInstanceReplaces(t *testing.T) {
 	h := newCluster(t, coordinator.Config{})
 	instance := uuid.New()
-	old, _, err := h.CheckIn(t.Context(), node("b1"), checkIn("b1", instance))
+	first := checkIn("b1", instance)
+	first.Vitals = &coordinator.Vitals{Builds: 1}
+	old, _, err := h.CheckIn(t.Context(), node("b1"), first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +84,7 @@ func TestNewInstanceReplaces(t *testing.T) {
 		t.Fatal("a new instance got the old id")
 	}
 	h.wantState("b1", coordinator.Joined) // its store must answer anew
-	if b := h.builder("b1"); b.MaxJobs != 0 || !b.ReadyAt.IsZero() || b.ID != fresh {
+	if b := h.builder("b1"); b.MaxJobs != 0 || !b.ReadyAt.IsZero() || b.Vitals != nil || b.ID != fresh {
 		t.Errorf("builder = %+v, want it new", b)
 	}
 	_, err = h.poll("b1", old.ID)

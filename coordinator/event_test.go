@@ -60,6 +60,9 @@ func TestSubscribe(t *testing.T) {
 		}
 		s.Close()
 		s.Close()
+		if n := h.Subscriptions(); n != 0 {
+			t.Errorf("after %d: %d streams are kept", tc.after, n)
+		}
 		if _, closed := drain(s); !closed || s.Err() != nil {
 			t.Errorf("after %d: closed %v with %v, want it ended", tc.after, closed, s.Err())
 		}

@@ -5,3 +5,10 @@ var (
 	Transitions      = transitions
 	PhaseTransitions = phaseTransitions
 )
+
+// Subscriptions is how many streams the cluster feeds.
+func (c *Cluster) Subscriptions() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.subs)
+}

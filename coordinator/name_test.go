@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -61,6 +63,15 @@ func TestAmbiguousName(t *testing.T) {
 	wantErr(t, "b-1-1 claims b-1", claim(h, "b-1-1", "b-1"), nil)
 	wantErr(t, "b-1 claims b", claim(h, "b-1", "b"), nil)
 	wantErr(t, "b-1-1 claims b", claim(h, "b-1-1", "b"), coordinator.ErrNotYours)
+
+	bubble(t, func(t *testing.T) { // the holder of b-1 may come back
+		h, _ := start(t, coordinator.Config{Builders: builders})
+		wantErr(t, "b-1-1 claims b-1", claim(h, "b-1-1", "b-1"), nil)
+		time.Sleep(coordinator.DefaultLease)
+		synctest.Wait()
+		h.wantState("b-1", coordinator.Lost)
+		wantErr(t, "b-1 claims b", claim(h, "b-1", "b"), nil)
+	})
 }
 
 func FuzzMatchName(f *testing.F) {

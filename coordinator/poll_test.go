@@ -60,8 +60,13 @@ func TestNewerPollEndsOlder(t *testing.T) {
 		if r := <-old; !errors.Is(r.err, coordinator.ErrNotYet) || r.after != 3*time.Second {
 			t.Errorf("the older poll ended with %v after %v, want nothing yet at once", r.err, r.after)
 		}
-		if r := <-fresh; !errors.Is(r.err, coordinator.ErrNotYet) || r.after != 15*time.Second {
-			t.Errorf("the newer poll ended with %v after %v, want nothing yet after its 15s", r.err, r.after)
+		time.Sleep(2 * time.Second)
+		freshest := h.polling(t.Context(), "b1", id, 15*time.Second)
+		if r := <-fresh; !errors.Is(r.err, coordinator.ErrNotYet) || r.after != 2*time.Second {
+			t.Errorf("the newer poll ended with %v after %v, want nothing yet at once", r.err, r.after)
+		}
+		if r := <-freshest; !errors.Is(r.err, coordinator.ErrNotYet) || r.after != 15*time.Second {
+			t.Errorf("the newest poll ended with %v after %v, want nothing yet after its 15s", r.err, r.after)
 		}
 		if r := <-other; r.after != 15*time.Second {
 			t.Errorf("another builder's poll ended after %v", r.after)

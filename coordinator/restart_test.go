@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,8 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
-
-	"net/netip"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 )
@@ -68,14 +67,14 @@ func TestRestartWhileReady(t *testing.T) {
 		if _, ok := s.Snapshot(); ok {
 			t.Error("a reader that has all events got a snapshot")
 		}
-		h.join("b2")
-		if e := <-s.C(); e.Number != before.Event+1 {
-			t.Errorf("event %d after %d", e.Number, before.Event)
-		}
 		old := h.Subscribe(before.Event-1, 8)
 		defer old.Close()
 		if _, ok := old.Snapshot(); !ok {
 			t.Error("a reader that missed an event of the last process got no snapshot")
+		}
+		h.join("b2")
+		if e := <-s.C(); e.Number != before.Event+1 {
+			t.Errorf("event %d after %d", e.Number, before.Event)
 		}
 
 		time.Sleep(coordinator.DefaultLease)

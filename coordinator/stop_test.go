@@ -368,8 +368,17 @@ func TestRejectedIsAwaited(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantErr(t, "second Reject", h.Reject(id, "no nix"), coordinator.ErrNotJoined)
+		if !h.builder("b1").Leaving {
+			t.Error("a rejected builder is not leaving")
+		}
 		_, err := h.Stop(t.Context(), coordinator.StopRequest{Wait: time.Second})
 		wantErr(t, "Stop", err, coordinator.ErrRemain)
+		before := h.View().Event
+		report, err := h.Stop(t.Context(), coordinator.StopRequest{Builders: []string{"b1"}})
+		wantErr(t, "Stop of one while all are told", err, coordinator.ErrRemain)
+		if len(report.Builders) != 1 || report.StoppedAt.IsZero() || h.View().Event != before {
+			t.Errorf("report %+v and %d events, want b1 and none", report, h.View().Event-before)
+		}
 		go h.keep("b1", id, 0)
 		if _, err := h.Stop(t.Context(), coordinator.StopRequest{Wait: time.Second}); err != nil {
 			t.Error(err)
