@@ -3,7 +3,6 @@ package coordinator_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -89,6 +88,8 @@ func TestNewInstanceReplaces(t *testing.T) {
 	}
 	_, err = h.poll("b1", old.ID)
 	wantErr(t, "poll of the old id", err, coordinator.ErrReplaced)
+	_, err = h.poll("b2", old.ID)
+	wantErr(t, "poll of another's old id", err, coordinator.ErrNotYours)
 	err = h.Depart(t.Context(), node("b1"), old.ID, coordinator.Departure{Reason: coordinator.DepartTeardown})
 	wantErr(t, "departure of the old id", err, coordinator.ErrReplaced)
 	wantErr(t, "verification of the old id", h.Verified(old.ID, 1), coordinator.ErrReplaced)
@@ -271,89 +272,4 @@ func TestFormerIDsAreBounded(t *testing.T) {
 	wantErr(t, "poll of the oldest id that is known", err, coordinator.ErrReplaced)
 	_, err = h.poll("b1", ids[1025])
 	wantErr(t, "poll of the newest id", err, coordinator.ErrNotYet)
-}
-
-func TestViewIsACopy(t *testing.T) {
-	h := newCluster(t, coordinator.Config{})
-	in := checkIn("b1", uuid.New())
-	in.Vitals = &coordinator.Vitals{Builds: 1}
-	if _, _, err := h.CheckIn(t.Context(), node("b1"), in); err != nil {
-		t.Fatal(err)
-	}
-	spoil := func(o *coordinator.Offer, v *coordinator.Vitals) {
-		o.Systems[0], o.Features[0], o.HostKeys[0], o.Cores, v.Builds = "x", "x", "x", 99, 99
-	}
-	spoil(&in.Offer, in.Vitals)
-	b := h.builder("b1")
-	spoil(b.Offer, b.Vitals)
-	b = h.builder("b1")
-	if diff := cmp.Diff(offer(), *b.Offer); diff != "" || b.Vitals.Builds != 1 {
-		t.Errorf("offer (-want +got):\n%s\nvitals %+v", diff, b.Vitals)
-	}
-}
-
-func TestNote(t *testing.T) {
-	h := newCluster(t, coordinator.Config{})
-	id := h.join("b1")
-	before := h.View()
-	h.Note(id, "store check:\r\n\tpermission\x1b[31m denied\n")
-	const want = "store check: permission [31m denied"
-	if b := h.builder("b1"); b.Reason != want {
-		t.Errorf("reason = %q, want %q", b.Reason, want)
-	}
-	after := h.View()
-	if after.Revision <= before.Revision || after.Event != before.Event {
-		t.Errorf("a note took revision %d to %d and event %d to %d", before.Revision, after.Revision, before.Event, after.Event)
-	}
-	h.Note(id, "store check: permission [31m denied")
-	if got := h.View(); got.Revision != after.Revision {
-		t.Error("the same note again is a change")
-	}
-	if err := h.Verified(id, 1); err != nil {
-		t.Fatal(err)
-	}
-	if b := h.builder("b1"); b.Reason != "its store answered" {
-		t.Errorf("reason = %q, want the note gone", b.Reason)
-	}
-	h.Note(id, "too late")
-	if b := h.builder("b1"); b.Reason != "its store answered" {
-		t.Errorf("reason = %q, want a late note ignored", b.Reason)
-	}
-	id = h.join("b2")
-	h.Note(id, strings.Repeat("ü", 5000))
-	if got := len(h.builder("b2").Reason); got > 2100 {
-		t.Errorf("a long note has %d bytes", got)
-	}
-}
-
-func TestConfigRefused(t *testing.T) {
-	many := make([]string, 257)
-	for i := range many {
-		many[i] = fmt.Sprintf("b%d", i)
-	}
-	for _, tc := range []struct {
-		cfg coordinator.Config
-		say string
-	}{
-		{coordinator.Config{Builders: []string{"b"}}, "cluster id"},
-		{coordinator.Config{ID: strings.Repeat("x", 513), Builders: []string{"b"}}, "cluster id"},
-		{coordinator.Config{ID: "c"}, "0 builders"},
-		{coordinator.Config{ID: "c", Builders: many}, "257 builders"},
-		{coordinator.Config{ID: "c", Builders: []string{"b", "-"}}, `"-"`},
-		{coordinator.Config{ID: "c", Builders: []string{"b", ""}}, `""`},
-		{coordinator.Config{ID: "c", Builders: []string{"b1", "B1"}}, `"b1" and "B1"`},
-		{coordinator.Config{ID: "c", Builders: []string{"b.1", "b-1"}, Label: sanitize}, `"b.1" and "b-1"`},
-		{coordinator.Config{ID: "c", Builders: []string{"b"}, Label: func(string) string { return "" }}, "no host name"},
-		{coordinator.Config{ID: "c", Builders: []string{"b"}, Quorum: 2}, "quorum"},
-		{coordinator.Config{ID: "c", Builders: []string{"b"}, Quorum: -1}, "quorum"},
-		{coordinator.Config{ID: "c", Builders: []string{"b"}, Lease: -1}, "lease"},
-		{coordinator.Config{ID: "c", Builders: []string{"b"}, GatherTimeout: -1}, "gather timeout"},
-	} {
-		if _, err := coordinator.New(tc.cfg); err == nil || !strings.Contains(err.Error(), tc.say) {
-			t.Errorf("New = %v, want an error that says %s", err, tc.say)
-		}
-	}
-	if _, err := coordinator.New(coordinator.Config{ID: "c", Builders: many, MaxBuilders: 257}); err != nil {
-		t.Errorf("New with more builders allowed = %v", err)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 )
@@ -134,7 +135,11 @@ func TestEventsAreSavedFirst(t *testing.T) {
 		s := h.Subscribe(-1, 8)
 		defer s.Close()
 		began := time.Now()
-		go h.join("b1")
+		go func() {
+			if _, _, err := h.CheckIn(context.Background(), node("b1"), checkIn("b1", uuid.New())); err != nil {
+				t.Error(err)
+			}
+		}()
 		synctest.Wait()
 		// One that subscribes now has b1 in its snapshot, and does not get its event.
 		snapshot := h.Subscribe(-1, 8)

@@ -74,23 +74,16 @@ func TestAllAtOnce(t *testing.T) {
 		for i, name := range builders {
 			agents.Go(func() {
 				time.Sleep(time.Duration(i) * time.Second / 4) // the last comes after the stop
-				for {
-					ticket, _, err := h.CheckIn(ctx, node(name), checkIn(name, uuid.New()))
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					if i%3 == 0 { // restarts once
-						go h.AwaitTeardown(ctx, node(name), ticket.ID, 15*time.Second)
-						if ticket, _, err = h.CheckIn(ctx, node(name), checkIn(name, uuid.New())); err != nil {
-							t.Error(err)
-							return
-						}
-					}
-					if _, err := h.keep(name, ticket.ID, time.Duration(i)*time.Millisecond); err != nil {
-						t.Errorf("%s: %v", name, err)
-					}
-					return
+				ticket, _, err := h.CheckIn(ctx, node(name), checkIn(name, uuid.New()))
+				if i%3 == 0 && err == nil { // restarts once
+					go h.AwaitTeardown(ctx, node(name), ticket.ID, 15*time.Second)
+					ticket, _, err = h.CheckIn(ctx, node(name), checkIn(name, uuid.New()))
+				}
+				if err == nil {
+					_, err = h.keep(name, ticket.ID, time.Duration(i)*time.Millisecond)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
 				}
 			})
 		}

@@ -159,11 +159,11 @@ func TestRestartInTheMiddleOfAStop(t *testing.T) {
 func TestFailedSurvivesRestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := coordinator.Config{Journal: &memory{}}
-		h, end := start(t, cfg)
+		_, end := start(t, cfg)
 		time.Sleep(coordinator.DefaultGatherTimeout)
 		synctest.Wait()
 		end()
-		h, _ = start(t, cfg)
+		h, _ := start(t, cfg)
 		h.wantPhase(coordinator.Failed)
 		_, err := h.Gathered(t.Context())
 		wantErr(t, "Gathered", err, coordinator.ErrFailed)

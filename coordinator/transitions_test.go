@@ -154,7 +154,7 @@ func TestEveryPhaseTransition(t *testing.T) {
 						synctest.Wait()
 					case coordinator.Stopping:
 						if from == coordinator.Gathering {
-							id = h.join("b1")
+							h.join("b1")
 						} else if from != coordinator.Stopping && from != coordinator.Stopped {
 							h.join("b2")
 						}
