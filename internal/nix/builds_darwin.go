@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// psColumns make ps print lines that parsePS reads.
+const psColumns = "pid=,ppid=,uid=,user=,comm="
+
 func buildProcesses(ctx context.Context, group string) (buildUsers, []process, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -10,12 +10,9 @@ import (
 // macOS has no /proc, so there the processes are those that ps lists. This file reads ps'
 // output; it is built everywhere so that every system's tests cover it.
 
-// psColumns make ps print lines that parsePS reads.
-const psColumns = "pid=,ppid=,uid=,user=,comm="
-
 var psUser = regexp.MustCompile(`^_?nixbld[0-9]+$`)
 
-// parsePS reads ps' output. macOS keeps users in a directory service and not in
+// parsePS reads ps' output, whose columns are pid, ppid, uid, user and comm. macOS keeps users in a directory service and not in
 // /etc/passwd, so build users are told by the names that every installer gives them.
 func parsePS(out string) (buildUsers, []process) {
 	users := buildUsers{ids: map[uint32]bool{}}
