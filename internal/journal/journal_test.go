@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -198,5 +199,42 @@ func TestDirName(t *testing.T) {
 	}
 	if got, want := journal.DirName("octo/repo/1234/1"), "octo-repo-1234-1-"; !strings.HasPrefix(got, want) {
 		t.Errorf("DirName = %q, want it to begin with %q", got, want)
+	}
+}
+
+// A cluster goes on from the file: the same ids, the next event, the stop.
+func TestClusterGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	boot := func() *coordinator.Cluster {
+		c, err := coordinator.New(coordinator.Config{ID: cluster, Builders: []string{"b1", "b2"}, Journal: open(t, dir, cluster)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	node := coordinator.Node{ID: "n1", Name: "b1", Addr: netip.MustParseAddr("100.64.0.7")}
+	in := coordinator.CheckIn{Cluster: cluster, Name: "b1", Instance: uuid.New(), Offer: coordinator.Offer{
+		Systems: []string{"x86_64-linux"}, Cores: 4, MemoryBytes: 1 << 30, NixVersion: "2.34.1", StoreProgram: "/nix/bin/nix-daemon",
+	}}
+	first, _, err := boot().CheckIn(t.Context(), node, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := boot()
+	second, created, err := c.CheckIn(t.Context(), node, in)
+	if err != nil || created || second.ID != first.ID {
+		t.Errorf("after a restart the builder is %v (new: %v, %v), want %v", second.ID, created, err, first.ID)
+	}
+	if _, err := c.Stop(t.Context(), coordinator.StopRequest{By: "a test"}); !errors.Is(err, coordinator.ErrRemain) {
+		t.Errorf("Stop = %v, want b1 to remain", err)
+	}
+	before := c.View()
+	c = boot()
+	teardown, err := c.AwaitTeardown(t.Context(), node, first.ID, time.Minute)
+	if err != nil || teardown.Phase != coordinator.Stopping || teardown.Reason != "stop requested by a test" {
+		t.Errorf("poll after a restart = %+v, %v; want the teardown", teardown, err)
+	}
+	if after := c.View(); after.Event != before.Event || after.Revision <= before.Revision {
+		t.Errorf("event %d to %d, revision %d to %d", before.Event, after.Event, before.Revision, after.Revision)
 	}
 }
