@@ -17,10 +17,15 @@ const expressionDir = "/opt/nix"
 // Build starts nix build of an expression from nix/ on the coordinator's host, as this
 // user: everything is left to the builders. tag makes the derivations new.
 func (f *Fleet) Build(ctx context.Context, user, expression, tag string, args ...string) (*Process, error) {
+	return f.BuildAnywhere(ctx, user, expression, tag, append([]string{"--max-jobs", "0"}, args...)...)
+}
+
+// BuildAnywhere is Build, but where to build is Nix's to say, as in most people's steps.
+func (f *Fleet) BuildAnywhere(ctx context.Context, user, expression, tag string, args ...string) (*Process, error) {
 	if err := f.installExpressions(ctx); err != nil {
 		return nil, err
 	}
-	argv := append([]string{"nix", "build", "--max-jobs", "0", "--print-build-logs", "--no-link", "--print-out-paths",
+	argv := append([]string{"nix", "build", "--print-build-logs", "--no-link", "--print-out-paths",
 		"--file", expressionDir + "/" + expression, "--argstr", "tag", tag}, args...)
 	return f.Start(ctx, f.Coordinator, user, argv...)
 }
