@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -149,11 +150,24 @@ func TestGatherTimeout(t *testing.T) {
 			t.Errorf("failed after %v, want 6m", after)
 		}
 		wantErr(t, "Gathered", r.err, coordinator.ErrFailed)
-		var missing *coordinator.MissingError
-		if !errors.As(r.err, &missing) {
-			t.Fatalf("Gathered = %T, want a *MissingError", r.err)
+		var got []string
+		for _, b := range r.view.Builders {
+			got = append(got, fmt.Sprintf("%s is %s: %s", b.Name, b.State, b.Reason))
 		}
-		golden(t, "missing.golden", missing.Error()+"\n\n"+missing.Report())
+		want := []string{
+			"nix-builder-a1-1 is lost: silent for 45s",
+			"nix-builder-a1-2 is expected: never checked in",
+			"nix-builder-a1-3 is joined: store check: Permission denied (tailscale)",
+			"b4 is rejected: its Nix 2.3 is too old",
+			"b5 is departed: left as it was told to",
+			"b6 is ready: its store answered",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("builders (-want +got):\n%s", diff)
+		}
+		if want := "after 6m0s 1 of 6 builders were ready, 5 needed"; r.view.Reason != want {
+			t.Errorf("reason = %q, want %q", r.view.Reason, want)
+		}
 
 		// Those who wait are released, and those who come late too.
 		p := <-poll
@@ -168,24 +182,5 @@ func TestGatherTimeout(t *testing.T) {
 			t.Errorf("poll of the late = %v, want a teardown", err)
 		}
 		wantErr(t, "Verified", h.Verified(ticket.ID, 1), coordinator.ErrFailed)
-	})
-}
-
-func TestGatheredGivesUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h, _ := start(t, coordinator.Config{})
-		signal := errors.New("interrupted")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		result := h.gathering(ctx)
-		synctest.Wait()
-		cancel(signal)
-		wantErr(t, "Gathered", (<-result).err, signal)
-
-		result = h.gathering(t.Context())
-		synctest.Wait()
-		if _, err := h.Stop(t.Context(), coordinator.StopRequest{}); err != nil {
-			t.Error(err)
-		}
-		wantErr(t, "Gathered", (<-result).err, coordinator.ErrStopping)
 	})
 }

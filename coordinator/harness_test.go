@@ -232,3 +232,22 @@ func (d dispatch) Close(ctx context.Context) error   { return d.close(ctx) }
 func (d dispatch) Restore(ctx context.Context) error { return d.restore(ctx) }
 
 func nothing(context.Context) error { return nil }
+
+// Gathered waits until the cluster is ready, failed or stopping, or ctx ends.
+func (h *harness) Gathered(ctx context.Context) (coordinator.View, error) {
+	v := h.View()
+	for {
+		switch v.Phase {
+		case coordinator.Ready:
+			return v, nil
+		case coordinator.Failed:
+			return v, coordinator.ErrFailed
+		case coordinator.Stopping, coordinator.Stopped:
+			return v, coordinator.ErrStopping
+		}
+		if ctx.Err() != nil {
+			return v, context.Cause(ctx)
+		}
+		v = h.Await(ctx, v.Revision, time.Hour)
+	}
+}
