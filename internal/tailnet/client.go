@@ -40,6 +40,7 @@ type Client struct {
 // that each request served does not cost a second question to tailscaled.
 type selfMemo struct {
 	id        string
+	ips       []netip.Addr
 	userspace bool
 	at        time.Time // when it was asked; zero: never
 }
@@ -130,7 +131,7 @@ func (c *Client) Self(ctx context.Context) (Self, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.self = selfMemo{id: self.ID, userspace: self.Userspace, at: time.Now()}
+	c.self = selfMemo{id: self.ID, ips: self.IPs, userspace: self.Userspace, at: time.Now()}
 	return self, nil
 }
 
@@ -161,7 +162,7 @@ func (c *Client) memo(ctx context.Context) (selfMemo, error) {
 	if err != nil {
 		return selfMemo{}, err
 	}
-	m = selfMemo{id: self.ID, userspace: self.Userspace, at: time.Now()}
+	m = selfMemo{id: self.ID, ips: self.IPs, userspace: self.Userspace, at: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.self = m

@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
+
+	"tailscale.com/net/tsaddr"
 )
 
 // dialTimeout bounds one attempt to connect to a peer.
@@ -22,7 +25,8 @@ func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
-	if ap, err := netip.ParseAddrPort(addr); err == nil {
+	// Only another node can be met: this one does not answer itself.
+	if ap, err := netip.ParseAddrPort(addr); err == nil && tsaddr.IsTailscaleIP(ap.Addr()) && !slices.Contains(self.ips, ap.Addr()) {
 		c.meet(attempt, ap.Addr())
 	}
 	if !self.userspace {
