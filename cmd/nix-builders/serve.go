@@ -81,7 +81,7 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor rundir.Proces
 	if err != nil {
 		return err
 	}
-	state, err := journal.Open(d.Path(""), a.set.Cluster.Cluster)
+	state, err := journal.Open(d.JournalPath(), a.set.Cluster.Cluster)
 	if err != nil {
 		return err
 	}

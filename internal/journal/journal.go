@@ -2,15 +2,12 @@
 // started again goes on where the last one ended: builders keep their ids, events
 // their numbers, and a stop stays a stop.
 //
-// Each cluster has a directory of its own, named by its id, in a directory that the
-// caller chooses. Both are for the user that the coordinator runs as alone: what
-// builders offer is nobody else's business. A save replaces the file in one step and
-// returns when the disk has it. One coordinator at a time may use a cluster's file.
+// The file is for the user that the coordinator runs as alone: what builders offer is
+// nobody else's business. A save replaces it in one step and returns when the disk has
+// it. One coordinator at a time may use a cluster's file.
 package journal
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,11 +22,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 )
 
-const (
-	fileName = "state.json"
-	maxSize  = 256 << 20 // bytes; some 10,000 builders need a tenth of it
-	maxName  = 64        // bytes of an id that are readable in its directory's name
-)
+const maxSize = 256 << 20 // bytes; some 10,000 builders need a tenth of it
 
 // File is the state file of one cluster. It implements [coordinator.Journal].
 type File struct {
@@ -39,35 +32,14 @@ type File struct {
 
 var _ coordinator.Journal = (*File)(nil)
 
-// Open makes the cluster's directory in dir, with mode 0700, if it is not there.
-func Open(dir, cluster string) (*File, error) {
-	own := filepath.Join(dir, DirName(cluster))
-	if err := os.MkdirAll(own, 0o700); err != nil {
-		return nil, fmt.Errorf("open journal of cluster %s: %w", cluster, err)
-	}
-	if err := syncDir(dir); err != nil { // the new directory must last too
-		return nil, fmt.Errorf("open journal of cluster %s: %w", cluster, err)
-	}
-	f := &File{cluster: cluster, path: filepath.Join(own, fileName)}
+// Open takes the file at path, which need not be there, as the cluster's, and removes
+// what a crash left beside it. Its directory must be there.
+func Open(path, cluster string) (*File, error) {
+	f := &File{cluster: cluster, path: path}
 	if err := f.sweep(); err != nil {
 		return nil, fmt.Errorf("open journal of cluster %s: %w", cluster, err)
 	}
 	return f, nil
-}
-
-// DirName returns the name of a cluster's directory: what is harmless of its id, for
-// people, and a digest of all of it, so that no two clusters share a name.
-func DirName(cluster string) string {
-	readable := strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_':
-			return r
-		}
-		return '-'
-	}, cluster)
-	readable = strings.Trim(readable[:min(len(readable), maxName)], "-.")
-	digest := sha256.Sum256([]byte(cluster))
-	return strings.TrimPrefix(readable+"-"+hex.EncodeToString(digest[:8]), "-")
 }
 
 // Path is where the state is.
@@ -160,7 +132,7 @@ func (f *File) sweep() error {
 		return err
 	}
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), "."+fileName) {
+		if !strings.HasPrefix(entry.Name(), "."+filepath.Base(f.path)) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {

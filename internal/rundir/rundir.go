@@ -13,9 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -85,14 +85,22 @@ func Find(stateDir, role string) ([]*Dir, error) {
 	return dirs, nil
 }
 
-// dirName keeps an id readable and inside one path element.
+// maxName is how much of an id is readable in its directory's name.
+const maxName = 64
+
+// dirName is what is harmless of a cluster's id, for people, and a digest of all of it,
+// so that no two clusters share a name, whatever the file system thinks of case.
 func dirName(cluster string) string {
-	name := url.PathEscape(cluster)
-	if len(name) > 200 || name == "." || name == ".." || name == "" {
-		sum := sha256.Sum256([]byte(cluster))
-		return "sha256-" + hex.EncodeToString(sum[:16])
-	}
-	return name
+	readable := strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_':
+			return r
+		}
+		return '-'
+	}, cluster)
+	readable = strings.Trim(readable[:min(len(readable), maxName)], "-.")
+	digest := sha256.Sum256([]byte(cluster))
+	return strings.TrimPrefix(readable+"-"+hex.EncodeToString(digest[:8]), "-")
 }
 
 // Path returns the path of a file in the directory.
@@ -143,13 +151,18 @@ func (d *Dir) Load(name string, v any) error {
 	return nil
 }
 
-// Remove takes the directory away, and the cluster's when it was the last in it.
+// Remove takes the directory away, and those above it that are empty then: the
+// cluster's, and the one of all clusters.
 func (d *Dir) Remove() error {
 	if err := os.RemoveAll(d.path); err != nil {
 		return fmt.Errorf("remove the cluster's directory: %w", err)
 	}
-	// Not empty when the other role lives here too, or not there: both are fine.
-	_ = os.Remove(filepath.Dir(d.path))
+	// Not empty when the other role or another cluster lives here too, or not there: all
+	// are fine.
+	cluster := filepath.Dir(d.path)
+	if os.Remove(cluster) == nil {
+		_ = os.Remove(filepath.Dir(cluster))
+	}
 	return nil
 }
 

@@ -55,16 +55,22 @@ func TestServerIsFound(t *testing.T) {
 func TestDirectoriesStayInside(t *testing.T) {
 	root := t.TempDir()
 	seen := make(map[string]string)
-	for _, id := range []string{"a/b/1/1", "a%2Fb/1/1", "..", ".", "../..", strings.Repeat("x", 500), strings.Repeat("x", 501)} {
+	for _, id := range []string{
+		"octo/repo/1/1", "octo-repo/1/1", "octo/repo-1/1", "OCTO/repo/1/1", "..", ".", "/", "", "../../etc/passwd",
+		"a\x00b", "ünïcode/☃", "a%2Fb", strings.Repeat("x", 512), strings.Repeat("x", 511) + "y",
+	} {
 		p := rundir.At(root, id, rundir.Builder).Path("")
 		rel, err := filepath.Rel(root, p)
-		if err != nil || strings.Count(rel, "/") != 1 || !filepath.IsLocal(rel) {
+		if err != nil || strings.Count(rel, "/") != 1 || !filepath.IsLocal(rel) || len(rel) > 128 || strings.ContainsAny(rel, "\x00 %") {
 			t.Errorf("%.20q lies in %s", id, rel)
 		}
-		if other, taken := seen[p]; taken {
+		if other, taken := seen[strings.ToLower(p)]; taken {
 			t.Errorf("%.20q and %.20q share %s", id, other, p)
 		}
-		seen[p] = id
+		seen[strings.ToLower(p)] = id
+	}
+	if p := rundir.At(root, "octo/repo/1234/1", rundir.Builder).Path(""); !strings.HasPrefix(p, filepath.Join(root, "octo-repo-1234-1-")) {
+		t.Errorf("a person can't find octo/repo/1234/1 in %s", p)
 	}
 }
 
