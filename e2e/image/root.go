@@ -49,7 +49,7 @@ func (c Cache) Root(ctx context.Context, suite, mirror string) (string, error) {
 		if err := os.WriteFile(hook, []byte(customize), 0o755); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, "mmdebstrap",
+		cmd := exec.CommandContext(ctx, FindTool("mmdebstrap"),
 			"--mode=root", "--variant=minbase", "--quiet",
 			"--include="+strings.Join(packages, ","),
 			// Sid is a snapshot on some mirrors.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
 )
 
 // Users of a host. A command runs as one of them.
@@ -59,7 +61,7 @@ func (h *Host) enter(ctx context.Context, user string, argv []string) *exec.Cmd 
 		args = append(args, "setpriv", "--reuid="+user, "--regid="+user, "--init-groups", "--")
 	}
 	args = append(args, "env", "--chdir="+home, "--")
-	cmd := exec.CommandContext(ctx, "nsenter", append(args, argv...)...)
+	cmd := exec.CommandContext(ctx, image.FindTool("nsenter"), append(args, argv...)...)
 	cmd.Env = []string{"PATH=" + hostPath, "HOME=" + home, "USER=" + user, "LOGNAME=" + user, "LANG=C.UTF-8", "TERM=dumb"}
 	if err != nil {
 		cmd.Err = err

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -154,15 +154,11 @@ func superviseNix(ready func()) error {
 	if err != nil {
 		return err
 	}
-	go func() { // ends with the first connection
-		for {
-			if c, err := net.Dial("unix", nixSocket); err == nil {
-				c.Close()
-				ready()
-				return
-			}
+	go func() { // ends when the daemon listens
+		for !listening(nixSocket) {
 			time.Sleep(2 * time.Millisecond)
 		}
+		ready()
 	}()
 	for {
 		var status unix.WaitStatus
@@ -183,6 +179,23 @@ func superviseNix(ready func()) error {
 			return err
 		}
 	}
+}
+
+// listening reports whether somebody accepts connections on the unix socket. To
+// try would make the daemon start a process for us.
+func listening(socket string) bool {
+	table, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(table)) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		f := strings.Fields(line)
+		if len(f) == 8 && f[7] == socket && f[3] == "00010000" {
+			return true
+		}
+	}
+	return false
 }
 
 // startNix starts the daemon in a session of its own. It is not [exec.Cmd]'s to

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
 )
 
 // The lab's network. An index is the last byte of an address and names
@@ -114,7 +116,8 @@ func (l *Lab) cable(ctx context.Context, whose string, index int, where string) 
 
 // ipBatch runs commands of ip(8) in the network namespace of the process.
 func ipBatch(ctx context.Context, pid int, lines ...string) error {
-	cmd := exec.CommandContext(ctx, "nsenter", "--net=/proc/"+strconv.Itoa(pid)+"/ns/net", "ip", "-batch", "-")
+	cmd := exec.CommandContext(ctx, image.FindTool("nsenter"), "--net=/proc/"+strconv.Itoa(pid)+"/ns/net",
+		image.FindTool("ip"), "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s", err, strings.TrimSpace(string(out)))

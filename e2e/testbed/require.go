@@ -2,12 +2,15 @@ package testbed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,6 +87,7 @@ func Require(t testing.TB) {
 func Start(t testing.TB, cfg Config) *Lab {
 	t.Helper()
 	Require(t)
+	removeOrphans(t, cfg.Dir)
 	if cfg.Name == "" {
 		cfg.Name = fmt.Sprintf("t%d-%x", os.Getpid(), time.Now().UnixNano()&0xffffffff)
 	}
@@ -117,6 +121,29 @@ func Start(t testing.TB, cfg Config) *Lab {
 		}
 	})
 	return l
+}
+
+// removeOrphans removes the labs of tests that were killed before they could,
+// which the number of the test's process in the name tells.
+func removeOrphans(t testing.TB, parent string) {
+	t.Helper()
+	entries, err := os.ReadDir(cmp.Or(parent, DefaultDir))
+	if err != nil {
+		return // there are no labs
+	}
+	for _, e := range entries {
+		var pid, rest int
+		if n, _ := fmt.Sscanf(e.Name(), "t%d-%x", &pid, &rest); n != 2 || !e.IsDir() {
+			continue
+		}
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			continue
+		}
+		t.Logf("removing lab %s, whose test is gone", e.Name())
+		if err := Down(t.Context(), parent, e.Name()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // FromEnv takes what the environment says about the machine into cfg.
