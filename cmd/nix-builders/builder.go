@@ -43,9 +43,6 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 	},
 }
 
-// exitCancelled is what a shell makes of a program that SIGINT ended.
-const exitCancelled = 130
-
 func (a *app) build(ctx context.Context) error {
 	d, err := rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
 	if err != nil {
@@ -61,10 +58,6 @@ func (a *app) build(ctx context.Context) error {
 		a.log.Warn("leave the tailnet", "error", left)
 	} else if rm := d.Remove(); rm != nil {
 		a.log.Warn("clean up", "error", rm)
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-		fmt.Fprintln(a.stderr, "nix-builders builder: cancelled")
-		return &exitError{exitCancelled}
 	}
 	return err
 }

@@ -24,7 +24,8 @@ Nix up to build on them. Then it returns; the server goes on until nix-builders 
 Needs NIX_BUILDERS_HOSTNAME, NIX_BUILDERS_BUILDERS, an auth key where nobody is logged
 in yet, and outside GitHub NIX_BUILDERS_CLUSTER. Must run as root.
 
-Exit code 0 when enough builders are ready; 1 with a report when they are not in time.
+Exit code 0 when enough builders are ready; 1 with a report when they are not in time;
+130 when it was cancelled.
 
   --foreground   serve in this process, until it is told to end`,
 	run: func(ctx context.Context, a *app, args []string) error {

@@ -35,7 +35,7 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 	for c, err := api.Cluster(bound); ; c, err = api.AwaitCluster(bound, last.Revision, refresh) {
 		switch {
 		case ctx.Err() != nil:
-			return a.cancelGathering(api)
+			return a.cancelGathering(ctx, api)
 		case bound.Err() != nil:
 			return errors.New("the server does not say how gathering ended; its log is " + d.LogPath())
 		case err != nil:
@@ -101,11 +101,15 @@ func (a *app) announce(server rundir.Server, c apiclient.Cluster, took time.Dura
 const cancelBound = 5 * time.Second
 
 // cancelGathering releases whoever came: the person who cancelled wants no builders.
-func (a *app) cancelGathering(api *apiclient.API) error {
+func (a *app) cancelGathering(ctx context.Context, api *apiclient.API) error {
 	fmt.Fprintln(a.stdout, "Cancelled; releasing the builders.")
-	ctx, cancel := context.WithTimeout(context.Background(), cancelBound+time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelBound+time.Second)
 	defer cancel()
-	return errors.Join(errors.New("gather builders: cancelled"), a.stop(ctx, api, cancelBound, nil))
+	told := (*exitError)(nil)
+	if err := a.stop(last, api, cancelBound, nil); err != nil && !errors.As(err, &told) {
+		a.log.Warn("release the builders", "error", err)
+	}
+	return context.Cause(ctx)
 }
 
 // tail returns the last lines of a file, for a person; empty if it can't be read.

@@ -23,6 +23,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitCancelled is what a shell makes of a program that SIGINT ended.
+	exitCancelled = 130
 )
 
 // A command is one subcommand. Its run gets the arguments that follow its name.
@@ -96,7 +98,12 @@ func (a *app) execute(c command, args []string) int {
 	a.log = newLogger(a.stderr, a.set.Log)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := c.run(ctx, a, args); err != nil {
+	err = c.run(ctx, a, args)
+	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
+		fmt.Fprintf(a.stderr, "nix-builders %s: cancelled\n", c.name)
+		return exitCancelled
+	}
+	if err != nil {
 		return a.fail(c, err)
 	}
 	return exitOK

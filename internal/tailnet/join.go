@@ -151,11 +151,11 @@ func (j *joining) status(ctx context.Context) (*ipnstate.Status, error) {
 // awaitDaemon waits until the daemon that we started answers and has found out
 // what state it is in.
 func (j *joining) awaitDaemon(ctx context.Context) (*ipnstate.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	var last error
 	for {
-		st, err := j.status(ctx)
+		st, err := j.status(bounded)
 		if err == nil && st.BackendState != ipn.NoState.String() {
 			return st, nil
 		}
@@ -165,7 +165,10 @@ func (j *joining) awaitDaemon(ctx context.Context) (*ipnstate.Status, error) {
 			return nil, fmt.Errorf("tailscaled ended at once; the end of %s:\n%s", j.m.Daemon.Log, j.AuthKey.scrub(tail(j.m.Daemon.Log)))
 		default:
 		}
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		if sleep(bounded, 20*time.Millisecond) != nil {
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, context.Cause(ctx)
+			}
 			return nil, fmt.Errorf("%w: tailscaled does not answer (%v); the end of %s:\n%s", ErrNotReady, last, j.m.Daemon.Log, j.AuthKey.scrub(tail(j.m.Daemon.Log)))
 		}
 	}
