@@ -150,11 +150,7 @@ substituters =
 // of which they see nothing. The disk stays for [Host.Restart]. It is
 // idempotent.
 func (h *Host) Kill(ctx context.Context) error {
-	err := killAll(ctx, func() ([]process, error) {
-		all, err := processesOf(h.lab.dir)
-		return slices.DeleteFunc(all, func(p process) bool { return p.argv[2] != h.dir }), err
-	})
-	if err != nil {
+	if err := killMembers(ctx, h.lab.dir, h.dir); err != nil {
 		return fmt.Errorf("kill %s: %w", h.Name(), err)
 	}
 	// The kernel takes the cable away some time after the host, too late for a

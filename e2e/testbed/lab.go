@@ -214,10 +214,9 @@ func down(ctx context.Context, dir string) error {
 	return removeLab(ctx, dir)
 }
 
-// removeLab kills what runs the lab's program, waits for its end and deletes the
-// directory. The caller holds the lab's lock.
+// removeLab kills all of the lab, waits for its end and deletes the directory. The caller holds the lab's lock.
 func removeLab(ctx context.Context, dir string) error {
-	if err := killAll(ctx, func() ([]process, error) { return processesOf(dir) }); err != nil {
+	if err := killMembers(ctx, dir, dir); err != nil {
 		return fmt.Errorf("lab %s: %w", filepath.Base(dir), err)
 	}
 	if err := os.RemoveAll(dir); err != nil {

@@ -23,16 +23,35 @@ type process struct {
 	argv []string
 }
 
-// processesOf returns what runs the program of the lab at dir: the switch, the
-// control server and the first process of each host.
-func processesOf(dir string) ([]process, error) {
-	program := filepath.Join(dir, "bin", labProgram)
+// roles returns the lab's own processes: the switch, the control server and the
+// first process of each host. All of them run the lab's program.
+func roles(labDir string) ([]process, error) {
+	program := filepath.Join(labDir, "bin", labProgram)
 	return processes(func(p process) bool { return len(p.argv) >= 3 && p.argv[0] == program })
+}
+
+// members returns the lab's own processes for dir, which is the lab's directory
+// or a host's, and whatever runs in a host below it.
+func members(labDir, dir string) ([]process, error) {
+	program := filepath.Join(labDir, "bin", labProgram)
+	return processes(func(p process) bool {
+		if len(p.argv) >= 3 && p.argv[0] == program && (p.argv[2] == dir || strings.HasPrefix(p.argv[2], dir+"/")) {
+			return true
+		}
+		return p.mounts(dir)
+	})
+}
+
+// mounts reports whether the process sees a mount of something below dir: only
+// a host's processes do.
+func (p process) mounts(dir string) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
+	return err == nil && bytes.Contains(text, []byte(dir+"/"))
 }
 
 // find returns the pid of the lab's process with that role, 0 if there is none.
 func (l *Lab) find(r role, dir string) (int, error) {
-	all, err := processesOf(l.dir)
+	all, err := roles(l.dir)
 	if err != nil {
 		return 0, err
 	}
@@ -88,14 +107,14 @@ func (p process) kill() error {
 	return nil
 }
 
-// killAll kills what list finds, again and again until it finds nothing. The
-// end of a host's first process is the end of all its processes, which the
-// kernel sees to before that process is gone.
-func killAll(ctx context.Context, list func() ([]process, error)) error {
+// killMembers kills the members, again and again until there are none. The end
+// of a host's first process is the end of all its processes, but not at once:
+// it is no longer to be seen a while before they are.
+func killMembers(ctx context.Context, labDir, dir string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("processes are still there 10 s after they were killed"))
 	defer cancel()
 	for {
-		found, err := list()
+		found, err := members(labDir, dir)
 		if err != nil || len(found) == 0 {
 			return err
 		}
@@ -140,9 +159,7 @@ func Leftovers(parent, name string) ([]string, error) {
 		if slices.ContainsFunc(p.argv, func(a string) bool { return strings.HasPrefix(a, dir+"/") }) {
 			return true
 		}
-		// Whatever the process is now, its root file system is a host's.
-		mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
-		return err == nil && bytes.Contains(mounts, []byte(dir+"/"))
+		return p.mounts(dir)
 	})
 	if err != nil {
 		return nil, err

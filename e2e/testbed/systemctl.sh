@@ -32,10 +32,11 @@ is-active)
 	exit "$status"
 	;;
 restart)
+	# Systemd holds the socket, so that nobody is refused meanwhile.
 	old=$(daemon)
 	kill "$old"
 	for _ in $(seq 500); do
-		if [ "$(daemon)" != "$old" ] && kill -0 "$(daemon)"; then
+		if [ "$(daemon)" != "$old" ] && nix store info --store daemon >/dev/null 2>&1; then
 			exit 0
 		fi
 		sleep 0.02
