@@ -71,6 +71,7 @@ const (
 type Agent struct {
 	Config
 	instance uuid.UUID
+	saying   sync.Mutex // held while a line goes to Out
 }
 
 // New returns an agent with an instance id of its own. Its error is a mistake in
@@ -147,6 +148,8 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // say writes a line for the person who reads the job's log.
 func (a *Agent) say(format string, args ...any) {
+	a.saying.Lock()
+	defer a.saying.Unlock()
 	fmt.Fprintf(a.Out, format+"\n", args...)
 }
 

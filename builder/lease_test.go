@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -154,13 +155,13 @@ func TestCoordinatorRestarts(t *testing.T) {
 		journal, stopped bool
 	}{{"with its journal", true, false}, {"without a journal", false, false}, {"while it stops", true, true}} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
+			file := filepath.Join(t.TempDir(), "state.json")
 			synctest.Test(t, func(t *testing.T) {
 				n := newTailnet()
 				cfg := func() coordinator.Config {
 					cfg := coordinator.Config{Builders: []string{"b1"}}
 					if tt.journal {
-						j, err := journal.Open(dir, clusterID)
+						j, err := journal.Open(file, clusterID)
 						if err != nil {
 							t.Fatal(err)
 						}

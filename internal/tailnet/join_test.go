@@ -2,6 +2,7 @@ package tailnet_test
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -21,10 +22,16 @@ import (
 // The whole life: no tailscaled runs, join, and another process leaves. The key
 // is never where another process could read it.
 func TestJoinAndLeave(t *testing.T) {
-	s := startControl(t)
+	secret := "tskey-auth-" + rand.Text() // nobody else on this machine has it
+	s, err := control.Start(control.Config{AuthKeys: []control.AuthKey{{Key: secret, Tags: []string{builderTag}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
 	opts := options(t, s, "nix-builder-a1-ubuntu-24.04-1", builderTag)
+	opts.AuthKey = tailnet.Secret(secret)
 	opts.SSH = true
-	t.Setenv("NIX_BUILDERS_KEY", control.CIKey) // what a child would inherit
+	t.Setenv("NIX_BUILDERS_KEY", secret) // what a child would inherit
 
 	type scan struct {
 		ups   int // looks that saw `tailscale up` run
@@ -39,7 +46,7 @@ func TestJoinAndLeave(t *testing.T) {
 					sc.ups++
 				}
 			}
-			sc.leaks = slices.AppendSeq(sc.leaks, maps.Values(processes(control.CIKey)))
+			sc.leaks = slices.AppendSeq(sc.leaks, maps.Values(processes(secret)))
 			select {
 			case <-done:
 				watched <- sc
@@ -72,7 +79,7 @@ func TestJoinAndLeave(t *testing.T) {
 	if err != nil || len(log) == 0 {
 		t.Errorf("log of tailscaled: %d bytes, %v", len(log), err)
 	}
-	if strings.Contains(string(log), control.CIKey) {
+	if strings.Contains(string(log), secret) {
 		t.Error("the key is in tailscaled's log")
 	}
 
@@ -80,7 +87,7 @@ func TestJoinAndLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(written), control.CIKey) {
+	if strings.Contains(string(written), secret) {
 		t.Errorf("the key is written down: %s", written)
 	}
 	var other tailnet.Membership
