@@ -73,11 +73,9 @@ func bodyTime(d time.Duration) func(http.Handler) http.Handler {
 	}
 }
 
-// bodyDone undoes bodyTime for a body that was read to its end.
-func bodyDone(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	w.Header().Del("Connection")
-}
+// bodyDone keeps the connection of a body that was read to its end; its deadline the server
+// has lifted by then.
+func bodyDone(w http.ResponseWriter) { w.Header().Del("Connection") }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	tooLarge := &refusal{problem.TooLarge, fmt.Sprintf("a body may have %d bytes", MaxBody), ""}

@@ -55,6 +55,24 @@ func TestServiceCalls(t *testing.T) {
 	})
 }
 
+// The contract has one format of the metrics, whatever a caller would take.
+func TestMetricsAreText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, accept := range []string{
+			"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+			"application/openmetrics-text; version=1.0.0", "application/json", "*/*",
+		} {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/metrics", nil)
+			req.Header.Set("Accept", accept)
+			res := w.send(t, self.Addr, req)
+			if kind := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || !strings.HasPrefix(kind, "text/plain; version=0.0.4") {
+				t.Errorf("Accept %s: %s, %q", accept, res.Status, kind)
+			}
+		}
+	})
+}
+
 // Labels of metrics come from the routes, never from what callers send.
 func TestMetricsStayBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

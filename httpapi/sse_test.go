@@ -27,6 +27,7 @@ type message struct{ ID, Event, Data string }
 
 // stream is an open event stream.
 type stream struct {
+	t     *testing.T
 	res   *http.Response
 	lines *bufio.Scanner
 	close context.CancelFunc
@@ -51,7 +52,7 @@ func (w *world) open(t *testing.T, addr netip.Addr, last string) *stream {
 	t.Cleanup(func() { cancel(); _ = res.Body.Close() })
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(nil, 1<<20)
-	return &stream{res, lines, cancel}
+	return &stream{t, res, lines, cancel}
 }
 
 // next returns the next message; false says that the stream has ended. Comments are passed
@@ -60,6 +61,7 @@ func (s *stream) next() (m message, ok bool) {
 	for s.lines.Scan() {
 		switch name, value, _ := strings.Cut(s.lines.Text(), ": "); {
 		case s.lines.Text() == "" && m != message{}:
+			s.check(m)
 			return m, true
 		case name == "id":
 			m.ID = value
@@ -70,6 +72,27 @@ func (s *stream) next() (m message, ok bool) {
 		}
 	}
 	return message{}, false
+}
+
+// check holds a message to the contract.
+func (s *stream) check(m message) {
+	s.t.Helper()
+	doc, err := loadContract()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	name := "Event"
+	if m.Event == "snapshot" {
+		name = "Cluster"
+	}
+	var data any
+	err = json.Unmarshal([]byte(m.Data), &data)
+	if err == nil {
+		err = doc.Components.Schemas[name].Value.VisitJSON(data)
+	}
+	if err != nil {
+		s.t.Errorf("message %s is not as the contract has it: %v", m.ID, err)
+	}
 }
 
 // rest returns what comes until the stream ends, as "number event builder".

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	contract "github.com/Misaka13514/setup-distributed-nix-builds"
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/pipenet"
@@ -51,9 +53,10 @@ type got struct {
 
 // receiver is a real HTTP server over an in-memory network.
 type receiver struct {
-	t      *testing.T
-	net    *pipenet.Listener
-	answer func(n int, w http.ResponseWriter) // n counts tries from 1; nil: 204
+	t       *testing.T
+	net     *pipenet.Listener
+	payload *openapi3.Schema                   // what the contract says of a body
+	answer  func(n int, w http.ResponseWriter) // n counts tries from 1; nil: 204
 
 	mu    sync.Mutex // guards what follows
 	began time.Time
@@ -62,7 +65,12 @@ type receiver struct {
 
 func newReceiver(t *testing.T, answer func(n int, w http.ResponseWriter)) *receiver {
 	t.Helper()
-	r := &receiver{t: t, net: pipenet.Listen("192.0.2.1:443"), answer: answer, began: time.Now()}
+	doc, err := openapi3.NewLoader().LoadFromData(contract.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &receiver{t: t, net: pipenet.Listen("192.0.2.1:443"), answer: answer, began: time.Now(),
+		payload: doc.Components.Schemas["WebhookPayload"].Value}
 	server := &http.Server{Handler: r}
 	done := make(chan struct{})
 	go func() {
@@ -85,6 +93,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if err := verifier.Verify(body, req.Header); err != nil {
 		r.t.Errorf("signature: %v", err)
+	}
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		r.t.Errorf("payload %s: %v", body, err)
+	}
+	if err := r.payload.VisitJSON(value); err != nil {
+		r.t.Errorf("the payload is not as the contract has it: %v", err)
+	}
+	if kind := req.Header.Get("Content-Type"); req.Method != http.MethodPost || kind != "application/json" {
+		r.t.Errorf("%s of %s", req.Method, kind)
 	}
 	var payload apiclient.WebhookPayload
 	if err := json.Unmarshal(body, &payload); err != nil || string(payload.Type) != string(payload.Data.Type) {
