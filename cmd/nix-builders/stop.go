@@ -64,16 +64,21 @@ func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, 
 			left++
 		}
 	}
-	took := span(time.Duration(report.TookSeconds * float64(time.Second)))
+	if report.Faults != nil {
+		for _, fault := range *report.Faults {
+			fmt.Fprintf(a.stderr, "nix-builders stop: on the coordinator's host: %s\n", printable(fault))
+		}
+	}
+	fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there,
+		span(time.Duration(report.TookSeconds*float64(time.Second))))
 	if err == nil {
-		fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there, took)
 		return nil
 	}
-	fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there, took)
-	fmt.Fprintf(a.stderr, `nix-builders stop: %d builders did not leave in time. The cluster is stopped all the same, and
-Nix builds locally. A builder that lost its coordinator ends by itself after two leases;
-cancel its job if it does not.
-`, there-left)
+	fmt.Fprintf(a.stderr, "nix-builders stop: %d of them did not leave in time.", there-left)
+	if len(names) == 0 {
+		fmt.Fprint(a.stderr, " The cluster is stopped all the same, and Nix\nbuilds locally.")
+	}
+	fmt.Fprint(a.stderr, " A builder that lost its coordinator ends by itself after two leases;\ncancel its job if it does not.\n")
 	return &exitError{exitFailed}
 }
 
