@@ -36,7 +36,7 @@ func coordinate(dir string, of crowd, whoIs whoIs, dispatch coordinator.Dispatch
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(logFile, nil))
-	state, err := journal.Open(dir, of.cluster)
+	state, err := journal.Open(filepath.Join(dir, "state.json"), of.cluster)
 	if err != nil {
 		return nil, err
 	}

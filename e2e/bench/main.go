@@ -25,6 +25,10 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"agents", "stop to last release, 256 agents in this process, 32 of them tailnet nodes", releaseAgents},
 		{"polls", "stop to last release and memory, 10,000 open polls on one coordinator", releasePolls},
+		{"cluster", "gathering and stopping 3 real hosts", clusterOfHosts},
+		{"crowd", "gathering 32 builders' check-ins, with real store tests on 3 hosts", gatherCrowd},
+		{"idle", "memory and CPU of builders that wait, on 3 real hosts", idleBuilder},
+		{"peer", "the peer's way of stopping the same hosts, beside ours", peersWay},
 	}
 }
 
@@ -43,8 +47,8 @@ usage: go run ./e2e/bench [flags]
 `
 
 func main() {
-	if isRole(os.Args[1:]) {
-		os.Exit(playRole(os.Args[1:]))
+	if status, played := playRole(os.Args[1:]); played {
+		os.Exit(status)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

@@ -21,15 +21,25 @@ import (
 // URL of its API and serves until its standard input ends.
 const serverRole = "bench-server"
 
-func isRole(args []string) bool { return len(args) > 0 && args[0] == serverRole }
+// roles are the parts that this program plays for itself.
+func roles() map[string]func(args []string) error {
+	return map[string]func([]string) error{serverRole: serve, crowdRole: playCrowd}
+}
 
-// playRole returns the exit status.
-func playRole(args []string) int {
-	if err := serve(args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, serverRole+":", err)
-		return 1
+// playRole plays the part that the arguments name, if they do, and returns its exit status.
+func playRole(args []string) (status int, played bool) {
+	if len(args) == 0 {
+		return 0, false
 	}
-	return 0
+	play, ok := roles()[args[0]]
+	if !ok {
+		return 0, false
+	}
+	if err := play(args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", args[0], err)
+		return 1, true
+	}
+	return 0, true
 }
 
 func serve(args []string) error {
