@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
@@ -104,18 +105,19 @@ func (a *app) serveDetached(ctx context.Context, d *rundir.Dir) error {
 			err = fmt.Errorf("the server did not start to listen: %w", context.Cause(ctx))
 		}
 		fmt.Fprintf(a.stderr, "%s:\n%s\n", d.LogPath(), tail(d.LogPath(), 20))
-		if signal := supervisor.Signal(os.Interrupt); signal == nil && !supervisor.Gone(shutdownBound) {
-			_ = supervisor.Signal(os.Kill) // its server follows: see runServer
-		}
-		return fmt.Errorf("start the server: %w", err)
+		return errors.Join(fmt.Errorf("start the server: %w", err), endSupervisor(supervisor))
 	}
 }
 
 // serveHere serves in this process. The returned function waits for the server's end;
 // the server ends with ctx.
 func (a *app) serveHere(ctx context.Context, d *rundir.Dir) (func() error, error) {
+	self, err := proc.Of(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("find this process: %w", err)
+	}
 	listening, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- a.serve(ctx, d, rundir.Self(), func() { close(listening) }) }()
+	go func() { ended <- a.serve(ctx, d, self, func() { close(listening) }) }()
 	select {
 	case <-listening:
 		return func() error { return <-ended }, nil

@@ -53,6 +53,11 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Mem
 	if err != nil {
 		return nil, err
 	}
+	// An earlier process may have joined and died: what it did is still to be undone.
+	var earlier tailnet.Membership
+	if d.Load(memberFile, &earlier) == nil && !m.LoggedIn && m.Daemon == nil {
+		m = &earlier
+	}
 	if err := d.Save(memberFile, 0o600, m); err != nil {
 		return nil, errors.Join(err, a.leaveTailnet(m))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
@@ -66,17 +65,9 @@ func (a *app) endServer(d *rundir.Dir) error {
 	if err != nil {
 		return err
 	}
-	switch err := server.Supervisor.Signal(os.Interrupt); {
-	case errors.Is(err, os.ErrProcessDone):
-	case err != nil:
-		return fmt.Errorf("end the server (pid %d): %w", server.Supervisor.PID, err)
-	case !server.Supervisor.Gone(shutdownBound + shutdownBound/2):
-		_ = server.Supervisor.Signal(os.Kill) // its server follows: see runServer
-		err = fmt.Errorf("the server (pid %d) did not end and was killed", server.Supervisor.PID)
-		a.log.Error("leave", "error", err)
-	}
+	err = endSupervisor(server.Supervisor)
 	if log := tail(d.LogPath(), 200); log != "" {
 		fmt.Fprintf(a.stdout, "Log of the coordinator's server, %s:\n%s\n", d.LogPath(), log)
 	}
-	return nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/httpapi"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/journal"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
@@ -49,9 +51,13 @@ told to leave, Nix's and SSH's files are restored.
 				cancel()
 			}()
 		}
-		supervisor := rundir.Self()
-		if pid, err := strconv.Atoi(os.Getenv(supervisorVar)); err == nil {
-			supervisor = rundir.Identify(pid)
+		pid := os.Getpid()
+		if n, err := strconv.Atoi(os.Getenv(supervisorVar)); err == nil {
+			pid = n
+		}
+		supervisor, err := proc.Of(pid)
+		if err != nil {
+			return fmt.Errorf("find the supervisor: %w", err)
 		}
 		d, err := rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Coordinator)
 		if err != nil {
@@ -71,7 +77,7 @@ const (
 // serve runs the cluster, its API and what keeps Nix's files true, until ctx ends; then
 // it stops the cluster and ends them, in at most 7 s. listening is called once callers
 // are answered.
-func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor rundir.Process, listening func()) error {
+func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, listening func()) error {
 	client := a.set.client()
 	self, err := client.Self(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
@@ -91,14 +92,14 @@ const supervisorVar = "_NIX_BUILDERS_SUPERVISOR"
 
 // detach starts the supervisor as a process that outlives this one and the step that
 // it runs in: its own session, no terminal, its output in the cluster's log.
-func detach(d *rundir.Dir) (rundir.Process, error) {
+func detach(d *rundir.Dir) (proc.ID, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return rundir.Process{}, fmt.Errorf("find this program: %w", err)
+		return proc.ID{}, fmt.Errorf("find this program: %w", err)
 	}
 	log, err := os.OpenFile(d.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
-		return rundir.Process{}, fmt.Errorf("open the server's log: %w", err)
+		return proc.ID{}, fmt.Errorf("open the server's log: %w", err)
 	}
 	defer log.Close()
 	cmd := exec.Command(self, "supervise")
@@ -107,12 +108,35 @@ func detach(d *rundir.Dir) (rundir.Process, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return rundir.Process{}, fmt.Errorf("start the server: %w", err)
+		return proc.ID{}, fmt.Errorf("start the server: %w", err)
 	}
-	p := rundir.Identify(cmd.Process.Pid)
-	// Reaped here for as long as this process lives, so that Alive sees the truth.
+	id, err := proc.Of(cmd.Process.Pid)
+	// Reaped here for as long as this process lives, so that its end is seen.
 	go func() { _ = cmd.Wait() }()
-	return p, nil
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		_ = cmd.Process.Kill() // it is of no use to anyone, and has just been started
+		return proc.ID{}, fmt.Errorf("start the server: %w", err)
+	}
+	return id, nil
+}
+
+// endSupervisor ends a supervisor, and with it its server, in order; the hard way if it
+// takes too long.
+func endSupervisor(supervisor proc.ID) error {
+	if err := supervisor.Signal(syscall.SIGINT); errors.Is(err, os.ErrProcessDone) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("end the server (pid %d): %w", supervisor.PID, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownBound+shutdownBound/2)
+	defer cancel()
+	if supervisor.Await(ctx) {
+		return nil
+	}
+	if err := supervisor.Signal(syscall.SIGKILL); err != nil { // its server follows: see runServer
+		return fmt.Errorf("end the server (pid %d): %w", supervisor.PID, err)
+	}
+	return fmt.Errorf("the server (pid %d) did not end in order and was killed", supervisor.PID)
 }
 
 // detachedEnv leaves out what the server must not have: the key to the tailnet, and the

@@ -16,10 +16,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/shirou/gopsutil/v4/process"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 )
 
 // Roles, each with a directory of its own.
@@ -34,19 +34,12 @@ type Dir struct {
 	role string
 }
 
-// Process names a process for as long as the host is up: its pid may be another's
-// later, but not with the same start.
-type Process struct {
-	PID   int   `json:"pid"`
-	Start int64 `json:"start"` // milliseconds since the epoch, as the system has it
-}
-
 // Server is how the coordinator of this host is reached.
 type Server struct {
 	Cluster    string  `json:"cluster"`
 	API        string  `json:"api"`              // base URL, ends in /v1
 	Socket     string  `json:"socket,omitempty"` // control socket, with userspace networking
-	Supervisor Process `json:"supervisor"`       // what to signal to end it
+	Supervisor proc.ID `json:"supervisor"`       // what to signal to end it
 }
 
 // ErrNone says that no member of a cluster lives here.
@@ -164,59 +157,4 @@ func (d *Dir) Remove() error {
 		_ = os.Remove(filepath.Dir(cluster))
 	}
 	return nil
-}
-
-// Self is the calling process.
-func Self() Process { return identify(os.Getpid()) }
-
-// Identify names the process with this pid; the zero Process if there is none.
-func Identify(pid int) Process { return identify(pid) }
-
-func identify(pid int) Process {
-	p, err := process.NewProcess(int32(pid))
-	if err != nil {
-		return Process{}
-	}
-	start, err := p.CreateTime()
-	if err != nil {
-		return Process{}
-	}
-	return Process{PID: pid, Start: start}
-}
-
-// Alive tells whether the very process still is. A zombie is not.
-func (p Process) Alive() bool {
-	if p.PID <= 0 || identify(p.PID) != p {
-		return false
-	}
-	proc, err := process.NewProcess(int32(p.PID))
-	if err != nil {
-		return false
-	}
-	status, err := proc.Status()
-	return err == nil && !(len(status) == 1 && status[0] == process.Zombie)
-}
-
-// Signal sends a signal to the very process; os.ErrProcessDone if it is gone.
-func (p Process) Signal(sig os.Signal) error {
-	if !p.Alive() {
-		return os.ErrProcessDone
-	}
-	proc, err := os.FindProcess(p.PID)
-	if err != nil {
-		return err
-	}
-	return proc.Signal(sig)
-}
-
-// Gone waits until the process is gone, at most d; it tells whether it is.
-func (p Process) Gone(d time.Duration) bool {
-	deadline := time.Now().Add(d)
-	for p.Alive() {
-		if time.Now().After(deadline) {
-			return false
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return true
 }

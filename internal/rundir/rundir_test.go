@@ -3,14 +3,13 @@ package rundir_test
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
@@ -26,7 +25,7 @@ func TestServerIsFound(t *testing.T) {
 	if _, err := d.Server(); !errors.Is(err, rundir.ErrNone) {
 		t.Errorf("without a server: %v", err)
 	}
-	want := rundir.Server{Cluster: "acme/site/42/1", API: "http://100.64.0.1:8378/v1", Supervisor: rundir.Self()}
+	want := rundir.Server{Cluster: "acme/site/42/1", API: "http://100.64.0.1:8378/v1", Supervisor: proc.ID{PID: 42, Start: "4711"}}
 	if err := d.SaveServer(want); err != nil {
 		t.Fatal(err)
 	}
@@ -72,31 +71,4 @@ func TestDirectoriesStayInside(t *testing.T) {
 	if p := rundir.At(root, "octo/repo/1234/1", rundir.Builder).Path(""); !strings.HasPrefix(p, filepath.Join(root, "octo-repo-1234-1-")) {
 		t.Errorf("a person can't find octo/repo/1234/1 in %s", p)
 	}
-}
-
-func TestProcess(t *testing.T) {
-	cmd := exec.Command("sleep", "60")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := rundir.Identify(cmd.Process.Pid)
-	if !p.Alive() {
-		t.Fatal("not alive")
-	}
-	other := p
-	other.Start--
-	if other.Alive() {
-		t.Error("another process with the same pid counts as this one")
-	}
-	if err := other.Signal(os.Kill); !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("signal to a recycled pid: %v", err)
-	}
-	if err := p.Signal(os.Kill); err != nil {
-		t.Fatal(err)
-	}
-	// Not reaped yet: a zombie is gone all the same.
-	if !p.Gone(5 * time.Second) {
-		t.Error("still there")
-	}
-	_ = cmd.Wait()
 }

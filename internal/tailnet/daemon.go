@@ -12,13 +12,14 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 )
 
 // Daemon is a tailscaled that we started. It outlives the process that started
 // it, and is told from another with the same pid by its start time.
 type Daemon struct {
-	PID     int    `json:"pid"`
-	Started string `json:"started"` // when, in the platform's own words
+	proc.ID
 	// State is the directory of its keys; it is removed with the daemon.
 	State string `json:"state"`
 	// Log is the file with its output. It is left to whoever wants to read it.
@@ -79,9 +80,8 @@ func startDaemon(opts JoinOptions) (*Daemon, error) {
 		cmd.Wait()
 		close(d.exited)
 	}()
-	d.PID = cmd.Process.Pid
 	// Its child handle keeps the pid from being reused until Wait, so this is it.
-	if d.Started, err = startTime(d.PID); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if d.ID, err = proc.Of(cmd.Process.Pid); err != nil && !errors.Is(err, os.ErrNotExist) {
 		cmd.Process.Kill()
 		<-d.exited
 		return nil, fmt.Errorf("start tailscaled: %w", err)
@@ -89,51 +89,31 @@ func startDaemon(opts JoinOptions) (*Daemon, error) {
 	return d, nil
 }
 
-// end ends the daemon, gently for a while and then not, and removes its state.
+// end ends the daemon, gently for a while and then not, and removes its state. It takes
+// 2 s at most.
 func (d *Daemon) end(ctx context.Context) error {
+	gone := false
 	for _, step := range []struct {
 		signal syscall.Signal
 		wait   time.Duration
-	}{{syscall.SIGTERM, 2 * time.Second}, {syscall.SIGKILL, time.Second}} {
-		if !d.alive() {
-			break
-		}
-		if err := syscall.Kill(d.PID, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+	}{{syscall.SIGTERM, 1500 * time.Millisecond}, {syscall.SIGKILL, 500 * time.Millisecond}} {
+		if err := d.Signal(step.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("end tailscaled (pid %d): %w", d.PID, err)
 		}
-		d.await(ctx, step.wait)
+		bounded, cancel := context.WithTimeout(ctx, step.wait)
+		gone = d.Await(bounded)
+		cancel()
+		if gone {
+			break
+		}
 	}
-	if d.alive() {
+	if !gone {
 		return fmt.Errorf("end tailscaled (pid %d): it does not go", d.PID)
 	}
 	if err := os.RemoveAll(d.State); err != nil {
 		return fmt.Errorf("remove tailscaled's state: %w", err)
 	}
 	return nil
-}
-
-// await waits until the daemon is gone, wait is over or ctx ends. Only a parent
-// is told of an end, so anyone else has to look.
-func (d *Daemon) await(ctx context.Context, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	for d.alive() {
-		select {
-		case <-d.exited: // nil blocks
-			return
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (d *Daemon) alive() bool {
-	if d.PID <= 1 {
-		return false
-	}
-	started, err := startTime(d.PID)
-	return err == nil && started == d.Started
 }
 
 // tail returns the last lines of a file.

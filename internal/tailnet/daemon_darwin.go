@@ -1,12 +1,5 @@
 package tailnet
 
-import (
-	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
-)
-
 const (
 	// inheritedFile opens the first of exec.Cmd's ExtraFiles in the child.
 	inheritedFile = "/dev/fd/3"
@@ -17,17 +10,3 @@ const (
 // defaultNetworking leaves the host alone: tailscaled's handling of DNS on macOS
 // breaks jobs (tailscale/github-action#315).
 func defaultNetworking() Networking { return Userspace }
-
-// startTime returns when a process started, in microseconds of Unix time.
-func startTime(pid int) (string, error) {
-	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
-	if err != nil {
-		return "", err
-	}
-	const zombie = 5 // SZOMB of sys/proc.h
-	if int(info.Proc.P_pid) != pid || info.Proc.P_stat == zombie {
-		return "", fmt.Errorf("process %d: %w", pid, os.ErrNotExist)
-	}
-	t := info.Proc.P_starttime
-	return fmt.Sprintf("%d.%06d", t.Sec, t.Usec), nil
-}

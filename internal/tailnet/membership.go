@@ -30,11 +30,11 @@ func (m *Membership) Client() *Client { return New(m.Socket) }
 // second time.
 func (m *Membership) Leave(ctx context.Context) error {
 	var errs []error
-	if m.LoggedIn && (m.Daemon == nil || m.Daemon.alive()) {
+	if m.LoggedIn && (m.Daemon == nil || m.Daemon.Alive()) {
 		bounded, cancel := context.WithTimeout(ctx, logoutTimeout)
 		defer cancel()
 		err := m.Client().local.Logout(bounded)
-		if err != nil && (m.Daemon == nil || m.Daemon.alive()) { // a dead one is logged out enough
+		if err != nil && (m.Daemon == nil || m.Daemon.Alive()) { // a dead one is logged out enough
 			errs = append(errs, fmt.Errorf("log out of the tailnet: %w", err))
 		}
 	}
