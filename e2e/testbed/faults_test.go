@@ -2,7 +2,6 @@ package testbed_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -16,15 +15,14 @@ import (
 func TestCutIsSilent(t *testing.T) {
 	l := testbed.Start(t, bare(1))
 	co, b1 := l.Host(testbed.Coordinator), l.Host("builder-1")
-	if err := b1.Spawn(t.Context(), "echo", "busybox", "nc", "-ll", "-p", "7000", "-e", "/bin/cat"); err != nil {
+	if err := b1.Spawn(bounded(t), "echo", "busybox", "nc", "-ll", "-p", "7000", "-e", "/bin/cat"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "listening", func() bool {
 		return strings.Contains(output(t, b1, testbed.Root, "ss", "-Hltn"), ":7000")
 	})
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := bounded(t)
 	client := co.Command(ctx, "bash", "-euc", fmt.Sprintf(
 		`exec 3<>/dev/tcp/%s/7000; while read -r line; do echo "$line" >&3; read -r answer <&3; echo "$answer"; done`, b1.IP()))
 	in, err := client.StdinPipe()
@@ -94,17 +92,17 @@ func TestKillAndRestart(t *testing.T) {
 	}
 	before := output(t, b1, testbed.Root, "ls", "/nix/store")
 	for range 2 {
-		if err := b1.Kill(t.Context()); err != nil { // twice: it is idempotent
+		if err := b1.Kill(bounded(t)); err != nil { // twice: it is idempotent
 			t.Fatal(err)
 		}
 	}
 	if b1.Alive() {
 		t.Error("alive after it was killed")
 	}
-	if _, err := b1.Output(t.Context(), "true"); err == nil || !strings.Contains(err.Error(), "builder-1") {
+	if _, err := b1.Output(bounded(t), "true"); err == nil || !strings.Contains(err.Error(), "builder-1") {
 		t.Errorf("a command on a dead host: %v", err)
 	}
-	if err := b1.Restart(t.Context()); err != nil {
+	if err := b1.Restart(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, output(t, b1, testbed.Root, "ls", "/nix/store")); diff != "" {

@@ -13,12 +13,17 @@ func bare(builders int) testbed.Config {
 	return testbed.Config{Builders: builders, Programs: []string{}}
 }
 
+// bounded is the test's context, for a minute from now.
+func bounded(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // output is the host's answer to argv, which must succeed.
 func output(t *testing.T, h *testbed.Host, user string, argv ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := h.OutputAs(ctx, user, argv...)
+	out, err := h.OutputAs(bounded(t), user, argv...)
 	if err != nil {
 		t.Fatal(err)
 	}

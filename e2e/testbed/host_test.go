@@ -23,7 +23,7 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 			t.Errorf("%s calls itself %s", h.Name(), got)
 		}
 		names = append(names, h.Name())
-		if err := h.WriteFile(t.Context(), "/nix/mark", []byte(h.Name()), 0o600); err != nil {
+		if err := h.WriteFile(bounded(t), "/nix/mark", []byte(h.Name()), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -31,7 +31,7 @@ func TestHostsAreMachinesOfTheirOwn(t *testing.T) {
 		t.Errorf("hosts (-want +got):\n%s", diff)
 	}
 	for _, h := range l.Hosts() {
-		got, err := h.ReadFile(t.Context(), "/nix/mark")
+		got, err := h.ReadFile(bounded(t), "/nix/mark")
 		if err != nil || string(got) != h.Name() {
 			t.Errorf("/nix/mark on %s: %q, %v", h.Name(), got, err)
 		}
@@ -65,7 +65,7 @@ func TestCommandEnds(t *testing.T) {
 		return slices.ContainsFunc(all, func(p testbed.Process) bool { return p.Argv[0] == "sleep" })
 	}
 
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(bounded(t))
 	cmd := co.Command(ctx, "sh", "-c", "sleep 1000; echo")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func TestCommandEnds(t *testing.T) {
 	eventually(t, "killed with its descendants", func() bool { return !sleeping() })
 
 	// A signal reaches the program, whose exit status comes back.
-	cmd = co.Command(t.Context(), "bash", "-c", `trap 'echo caught; exit 7' TERM; echo ready; while :; do read -rt 1000 <> <(:) || :; done`)
+	cmd = co.Command(bounded(t), "sh", "-c", `trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.05; done`)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

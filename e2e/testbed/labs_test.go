@@ -16,17 +16,17 @@ import (
 
 func TestBootMore(t *testing.T) {
 	l := testbed.Start(t, bare(1))
-	h, err := l.Boot(t.Context(), testbed.HostSpec{Name: "laptop"})
+	h, err := l.Boot(bounded(t), testbed.HostSpec{Name: "laptop"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := output(t, h, testbed.Root, "hostname"); got != "laptop" {
 		t.Errorf("hostname: %s", got)
 	}
-	if _, err := l.Boot(t.Context(), testbed.HostSpec{Name: "laptop"}); err == nil {
+	if _, err := l.Boot(bounded(t), testbed.HostSpec{Name: "laptop"}); err == nil {
 		t.Error("a second host of the same name was booted")
 	}
-	if _, err := l.Boot(t.Context(), testbed.HostSpec{Name: "../x"}); err == nil {
+	if _, err := l.Boot(bounded(t), testbed.HostSpec{Name: "../x"}); err == nil {
 		t.Error("a host was booted under a name that is a path")
 	}
 	again, err := testbed.Open("", l.Name())
@@ -44,11 +44,11 @@ func TestTwoLabsAtOnce(t *testing.T) {
 		wg.Go(func() {
 			l := testbed.Start(t, bare(1))
 			co := l.Host(testbed.Coordinator)
-			if err := co.JoinTailnet(t.Context(), testbed.Tailnet{Hostname: l.Name(), Tags: []string{"tag:nix-ci-coordinator"}}); err != nil {
+			if err := co.JoinTailnet(bounded(t), testbed.Tailnet{Hostname: l.Name(), Tags: []string{"tag:nix-ci-coordinator"}}); err != nil {
 				t.Error(err)
 				return
 			}
-			nodes, err := l.Control().Nodes(t.Context())
+			nodes, err := l.Control().Nodes(bounded(t))
 			if err != nil || len(nodes) != 1 || nodes[0].Name != l.Name() {
 				t.Errorf("nodes of lab %s: %v, %v", l.Name(), nodes, err)
 			}
@@ -68,12 +68,12 @@ func TestCrashedLabIsRemoved(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	l, err := testbed.Up(t.Context(), cfg)
+	l, err := testbed.Up(bounded(t), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Something busy that has cut its ties, as a detached server would.
-	if err := l.Host("builder-1").Spawn(t.Context(), "busy", "sleep", "1000"); err != nil {
+	if err := l.Host("builder-1").Spawn(bounded(t), "busy", "sleep", "1000"); err != nil {
 		t.Fatal(err)
 	}
 	left, err := testbed.Leftovers("", cfg.Name)
@@ -92,13 +92,13 @@ func TestCrashedLabIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l, err = testbed.Up(t.Context(), cfg) // over it
+	l, err = testbed.Up(bounded(t), cfg) // over it
 	if err != nil {
 		t.Fatal(err)
 	}
 	output(t, l.Host("builder-2"), testbed.Root, "true")
 	for range 2 {
-		if err := testbed.Down(t.Context(), "", cfg.Name); err != nil {
+		if err := testbed.Down(bounded(t), "", cfg.Name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -124,7 +124,7 @@ func TestOrphanIsRemoved(t *testing.T) {
 	cfg := bare(0)
 	cfg.Name = fmt.Sprintf("t%d-abc", gone.Process.Pid)
 	testbed.FromEnv(&cfg, os.Getenv)
-	if _, err := testbed.Up(t.Context(), cfg); err != nil {
+	if _, err := testbed.Up(bounded(t), cfg); err != nil {
 		t.Fatal(err)
 	}
 	testbed.Start(t, bare(0))

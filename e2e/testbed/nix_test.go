@@ -1,11 +1,9 @@
 package testbed_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
@@ -20,9 +18,7 @@ const leaf = `derivation {
 
 func build(t *testing.T, h *testbed.Host, system string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := h.OutputAs(ctx, testbed.Runner, "nix-build", "--no-out-link", "--expr", fmt.Sprintf("let system = %q; in %s", system, leaf))
+	out, err := h.OutputAs(bounded(t), testbed.Runner, "nix-build", "--no-out-link", "--expr", fmt.Sprintf("let system = %q; in %s", system, leaf))
 	if err != nil {
 		return "", err
 	}
@@ -75,7 +71,7 @@ func TestPassesForSystemd(t *testing.T) {
 		t.Errorf("the daemon is %s before and after its restart", before)
 	}
 	output(t, co, testbed.Runner, "nix", "store", "info") // it answers
-	if out, err := co.Output(t.Context(), "systemctl", "restart", "sshd"); err == nil {
+	if out, err := co.Output(bounded(t), "systemctl", "restart", "sshd"); err == nil {
 		t.Errorf("a service that is not there: %s", out)
 	}
 }

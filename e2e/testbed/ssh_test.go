@@ -21,7 +21,7 @@ func TestTailscaleSSH(t *testing.T) {
 		b1: "tag:nix-ci-builder",
 		b2: "tag:nix-ci-builder",
 	} {
-		if err := h.JoinTailnet(t.Context(), testbed.Tailnet{Tags: []string{tag}, SSH: true}); err != nil {
+		if err := h.JoinTailnet(bounded(t), testbed.Tailnet{Tags: []string{tag}, SSH: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,10 +51,10 @@ func TestTailscaleSSH(t *testing.T) {
 		for _, k := range to.SSHHostKeys {
 			fmt.Fprintf(&known, "%s %s\n", to.TailscaleIPs[0], k)
 		}
-		if err := from.WriteFile(t.Context(), "/root/.ssh/known_hosts", []byte(known.String()), 0o600); err != nil {
+		if err := from.WriteFile(bounded(t), "/root/.ssh/known_hosts", []byte(known.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return from.Output(t.Context(), "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
+		return from.Output(bounded(t), "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10",
 			"root@"+to.TailscaleIPs[0], "hostname")
 	}
 
@@ -75,10 +75,10 @@ func TestTailscaleSSH(t *testing.T) {
 func TestUserspaceNode(t *testing.T) {
 	l := testbed.Start(t, bare(1))
 	co, b1 := l.Host(testbed.Coordinator), l.Host("builder-1")
-	if err := co.JoinTailnet(t.Context(), testbed.Tailnet{Tags: []string{"tag:nix-ci-coordinator"}}); err != nil {
+	if err := co.JoinTailnet(bounded(t), testbed.Tailnet{Tags: []string{"tag:nix-ci-coordinator"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b1.JoinTailnet(t.Context(), testbed.Tailnet{Tags: []string{"tag:nix-ci-builder"}, Userspace: true}); err != nil {
+	if err := b1.JoinTailnet(bounded(t), testbed.Tailnet{Tags: []string{"tag:nix-ci-builder"}, Userspace: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := output(t, b1, testbed.Root, "sh", "-c", "ls /sys/class/net"); strings.Contains(got, "tailscale") {
@@ -92,7 +92,7 @@ func TestControlOutage(t *testing.T) {
 	l := testbed.Start(t, bare(1))
 	co, b1 := l.Host(testbed.Coordinator), l.Host("builder-1")
 	for h, tag := range map[*testbed.Host]string{co: "tag:nix-ci-coordinator", b1: "tag:nix-ci-builder"} {
-		if err := h.JoinTailnet(t.Context(), testbed.Tailnet{Tags: []string{tag}}); err != nil {
+		if err := h.JoinTailnet(bounded(t), testbed.Tailnet{Tags: []string{tag}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,14 +101,14 @@ func TestControlOutage(t *testing.T) {
 		output(t, h, testbed.Root, "tailscale", "ping", "--c=5", "--timeout=5s", "--until-direct=true", b1.Name())
 	}
 	ping(co)
-	if err := l.CutControl(t.Context()); err != nil {
+	if err := l.CutControl(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	ping(co)
-	if err := b1.Run(t.Context(), "timeout", "1", "curl", "-sS", l.LoginServer()+"/key?v=1"); err == nil {
+	if err := b1.Run(bounded(t), "timeout", "1", "curl", "-sS", l.LoginServer()+"/key?v=1"); err == nil {
 		t.Error("the control server answers through a cable that is cut")
 	}
-	if err := l.HealControl(t.Context()); err != nil {
+	if err := l.HealControl(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
 	output(t, b1, testbed.Root, "curl", "-sSf", "--retry", "5", "--max-time", "10", l.LoginServer()+"/key?v=1")
