@@ -13,7 +13,8 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
-// gatherSlack is how much longer than its builders the coordinator waits for them.
+// gatherSlack is how much longer than its builders the coordinator waits for them, where
+// the settings don't say how long.
 const gatherSlack = time.Minute
 
 // gather follows the cluster until it is ready, and says what happens meanwhile. The
@@ -28,7 +29,7 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 		return err
 	}
 	begin := time.Now()
-	bound, cancel := context.WithTimeout(ctx, time.Duration(a.set.Builder.BuilderTimeout)+gatherSlack+30*time.Second)
+	bound, cancel := context.WithTimeout(ctx, time.Duration(a.set.Coordinator.GatherTimeout)+30*time.Second)
 	defer cancel()
 	fmt.Fprintf(a.stdout, "Waiting for %d builders of %s at %s\n", len(a.set.Coordinator.Builders), server.Cluster, server.API)
 	var last apiclient.Cluster

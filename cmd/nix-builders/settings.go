@@ -50,17 +50,18 @@ type tailnetSettings struct {
 }
 
 type coordinatorSettings struct {
-	Builders          words  `split_words:"true" desc:"Host names of the builders to wait for, separated by white space. Needed by the coordinator."`
-	MinBuilders       int    `split_words:"true" default:"0" desc:"How many must be ready before builds start. 0: all."`
-	MaxJobs           int    `split_words:"true" default:"0" desc:"Builds at a time on each builder. 0: one a core, as far as 2 GiB of memory each allow."`
-	SpeedFactor       int    `split_words:"true" default:"1" desc:"Speed factor of the builders in Nix's machines file."`
-	WebhookURL        string `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
-	WebhookSecret     secret `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`
-	WebhookSecretFile string `split_words:"true" desc:"File that holds the webhook secret."`
+	Builders          words   `split_words:"true" desc:"Host names of the builders to wait for, separated by white space. Needed by the coordinator."`
+	MinBuilders       int     `split_words:"true" default:"0" desc:"How many must be ready before builds start. 0: all."`
+	GatherTimeout     seconds `split_words:"true" desc:"How long the coordinator waits for its builders (1 s to 7 h). Default: 60 s longer than a builder waits to be claimed, see NIX_BUILDERS_BUILDER_TIMEOUT."`
+	MaxJobs           int     `split_words:"true" default:"0" desc:"Builds at a time on each builder. 0: one a core, as far as 2 GiB of memory each allow."`
+	SpeedFactor       int     `split_words:"true" default:"1" desc:"Speed factor of the builders in Nix's machines file."`
+	WebhookURL        string  `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
+	WebhookSecret     secret  `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`
+	WebhookSecretFile string  `split_words:"true" desc:"File that holds the webhook secret."`
 }
 
 type builderSettings struct {
-	BuilderTimeout seconds `split_words:"true" default:"300s" desc:"How long a builder waits to be claimed; the coordinator waits 60 s longer for its builders. A number is seconds (1 s to 6 h)."`
+	BuilderTimeout seconds `split_words:"true" default:"300s" desc:"How long a builder waits to be claimed. A number is seconds (1 s to 6 h)."`
 	Coordinator    string  `split_words:"true" desc:"The coordinator's tailnet name or address. Without it the builder asks every peer with the coordinator's tag."`
 }
 
@@ -163,6 +164,9 @@ func (s *settings) setDefaults() {
 		if repo != "" && run != "" && attempt != "" {
 			s.Cluster.Cluster = repo + "/" + run + "/" + attempt
 		}
+	}
+	if s.Coordinator.GatherTimeout == 0 {
+		s.Coordinator.GatherTimeout = s.Builder.BuilderTimeout + seconds(gatherSlack)
 	}
 	if s.Tailnet.Networking == "auto" {
 		s.Tailnet.Networking = defaultNetworking

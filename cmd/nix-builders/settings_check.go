@@ -47,6 +47,7 @@ func (s *settings) check() error {
 	}
 	span("LEASE", s.Cluster.Lease, 3*time.Second, time.Hour)
 	span("JOIN_TIMEOUT", s.Tailnet.JoinTimeout, 5*time.Second, 10*time.Minute)
+	span("GATHER_TIMEOUT", s.Coordinator.GatherTimeout, time.Second, 7*time.Hour)
 	span("BUILDER_TIMEOUT", s.Builder.BuilderTimeout, time.Second, 6*time.Hour)
 	for name, tags := range map[string][]string{
 		"BUILDER_TAG": {s.Cluster.BuilderTag}, "COORDINATOR_TAG": {s.Cluster.CoordinatorTag}, "TAGS": s.Tailnet.Tags,
