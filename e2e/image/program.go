@@ -69,9 +69,11 @@ func (c Cache) Program(ctx context.Context, module, pkg, out string) error {
 	return CopyFile(built, out)
 }
 
-// goBuild builds for a host of the lab, which has no C library to rely on.
+// goBuild builds for a host of the lab, which has no C library to rely on. The
+// state of the work tree is not stamped in: it would make every commit link anew,
+// and git does not show root somebody else's repository.
 func goBuild(ctx context.Context, module string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false"}, args...)...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
 	return run(cmd)
