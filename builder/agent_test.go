@@ -34,6 +34,9 @@ func TestLife(t *testing.T) {
 		if got := states(cluster); got != "b1 joined" {
 			t.Fatalf("4 s after the coordinator came up: %s", got)
 		}
+		if cluster.View().Builders[0].Vitals == nil {
+			t.Error("the first check-in tells no vitals")
+		}
 		time.Sleep(3 * time.Minute)
 		if v := cluster.View().Builders[0].Vitals; v == nil || v.Builds != 2 {
 			t.Errorf("vitals at the coordinator: %+v", v)
@@ -51,6 +54,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("released: %+v", b)
 		}
 		want := `looking for the coordinator of owner/repo/123/1 as b1, for 5m0s at most
+cpu  12%, memory 10.0 GiB free, /nix 50.0 GiB free, 2 builds running
 claimed by coordinator-100 at http://100.64.0.100:8378/v1; the cluster is gathering
 cpu  12%, memory 10.0 GiB free, /nix 50.0 GiB free, 2 builds running
 cpu  12%, memory 10.0 GiB free, /nix 50.0 GiB free, 2 builds running

@@ -52,6 +52,12 @@ type fatalError struct{ error }
 
 func (e fatalError) Unwrap() error { return e.error }
 
+// facts are what a first check-in tells of this host.
+type facts struct {
+	offer  apiclient.Offer
+	vitals *apiclient.Vitals // nil: could not be measured
+}
+
 // look finds the coordinator that claims this builder and checks in with it.
 func (a *Agent) look(ctx context.Context) (*claim, error) {
 	begin := time.Now()
@@ -60,13 +66,19 @@ func (a *Agent) look(ctx context.Context) (*claim, error) {
 	defer cancel()
 
 	// Measuring takes seconds in which coordinators can be asked.
-	offer := later(func() (apiclient.Offer, error) { return a.Offer(looking) })
-	defer func() { cancel(); <-offer.done }()
+	host := later(func() (facts, error) {
+		offer, err := a.Offer(looking)
+		if err != nil {
+			return facts{}, err
+		}
+		return facts{offer, a.measure(looking)}, nil
+	})
+	defer func() { cancel(); <-host.done }()
 
 	unclaimed := &UnclaimedError{Cluster: a.Cluster, Name: a.Name, Seen: map[string]string{}}
 	pauses := backoff{min: 200 * time.Millisecond, max: 3 * time.Second}
 	for {
-		c, err := a.round(looking, offer, unclaimed.Seen)
+		c, err := a.round(looking, host, unclaimed.Seen)
 		var fatal fatalError
 		switch {
 		case c != nil:
@@ -95,7 +107,7 @@ func (a *Agent) look(ctx context.Context) (*claim, error) {
 // round asks everyone once and checks in with the first that is ours. A cluster
 // that is over claims us only if no other does. It notes in seen what came of
 // each.
-func (a *Agent) round(ctx context.Context, offer *promise[apiclient.Offer], seen map[string]string) (*claim, error) {
+func (a *Agent) round(ctx context.Context, host *promise[facts], seen map[string]string) (*claim, error) {
 	var over []answer
 	var claimed *claim
 	note := func(an answer, err error) {
@@ -104,15 +116,15 @@ func (a *Agent) round(ctx context.Context, offer *promise[apiclient.Offer], seen
 		}
 	}
 	try := func(an answer) error {
-		o, err := offer.wait(ctx)
+		f, err := host.wait(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			return fatalError{fmt.Errorf("measure what this host offers: %w", err)}
 		}
-		c := &claim{at: an.Candidate, api: an.api, offer: o}
-		err = a.checkIn(ctx, c, nil)
+		c := &claim{at: an.Candidate, api: an.api, offer: f.offer}
+		err = a.checkIn(ctx, c, f.vitals)
 		if err == nil {
 			claimed = c
 			return nil
