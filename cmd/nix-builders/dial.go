@@ -24,16 +24,27 @@ route to its peers. Ends when either side closes.`,
 		defer conn.Close()
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		defer stop()
-		// When the input ends the peer is told, and may still answer; when the peer
-		// ends, so does this process, whatever the input does.
+		// When the input ends the peer is told, and may still answer where the
+		// connection has two halves; one through tailscaled has not, and ends whole.
+		// It has to, at once: Nix kills its ssh, and waits until everything that ssh
+		// started has let go of its streams.
+		input := make(chan struct{}) // closed when it ended
 		go func() {
-			if _, err := io.Copy(conn, a.stdin); err == nil {
-				if half, ok := conn.(interface{ CloseWrite() error }); ok {
-					_ = half.CloseWrite() // if it can't, the peer's end ends us
-				}
+			_, err := io.Copy(conn, a.stdin)
+			close(input)
+			if half, ok := conn.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
+				return
 			}
+			conn.Close()
 		}()
-		if _, err := io.Copy(a.stdout, conn); err != nil && ctx.Err() == nil {
+		// When the peer ends, so does this process, whatever the input does.
+		_, err = io.Copy(a.stdout, conn)
+		select {
+		case <-input: // it ended first: an error is but its echo
+			return nil
+		default:
+		}
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("connection to %s: %w", args[0], err)
 		}
 		return nil
