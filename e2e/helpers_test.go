@@ -26,9 +26,17 @@ import (
 // what is to be fast is measured by the benchmarks.
 const patience = 60 * time.Second
 
-// startLab boots a lab of the test's own, called after it.
+// startLab boots a lab of the test's own, called after it, under the policy that users
+// are told to set unless the test has another.
 func startLab(t *testing.T, cfg testbed.Config) *testbed.Lab {
 	t.Helper()
+	if cfg.Control.Policy == nil {
+		policy, err := fleet.Policy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Control.Policy = &policy
+	}
 	cfg.Name = strings.ToLower(fmt.Sprintf("%.20s-%d", strings.TrimPrefix(t.Name(), "Test"), os.Getpid()))
 	return testbed.Start(t, cfg)
 }

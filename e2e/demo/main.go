@@ -34,7 +34,11 @@ func main() {
 }
 
 func run(ctx context.Context) (err error) {
-	cfg := testbed.Config{Name: "demo", Builders: builders, Logf: say}
+	policy, err := fleet.Policy()
+	if err != nil {
+		return err
+	}
+	cfg := testbed.Config{Name: "demo", Builders: builders, Logf: say, Control: testbed.ControlConfig{Policy: &policy}}
 	if err := testbed.Prepare(ctx, cfg); err != nil {
 		return err
 	}
