@@ -11,7 +11,6 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
 var coordinatorCommand = command{
@@ -61,21 +60,16 @@ func (a *app) coordinate(ctx context.Context, foreground bool) error {
 	if err != nil {
 		return errors.Join(err, d.Remove())
 	}
-	var served func() error
 	if foreground {
-		served, err = a.serveHere(ctx, d)
-	} else {
-		err = a.serveDetached(ctx, d)
+		// It ends with this process, and with it all that it needed.
+		err := a.coordinateHere(ctx, d)
+		return errors.Join(err, a.leaveTailnet(m), removeLink(a.stopLink()), d.Remove())
 	}
-	if err != nil {
+	if err := a.serveDetached(ctx, d); err != nil {
 		// Nobody is left who could use the tailnet or the directory.
 		return errors.Join(err, a.leaveTailnet(m), d.Remove())
 	}
-	gathered := a.gather(ctx, d)
-	if !foreground {
-		return gathered
-	}
-	return errors.Join(gathered, a.endForeground(gathered, d, m, served))
+	return a.gather(ctx, d)
 }
 
 // startBound is what the server may take to listen.
@@ -109,31 +103,37 @@ func (a *app) serveDetached(ctx context.Context, d *rundir.Dir) error {
 	}
 }
 
-// serveHere serves in this process. The returned function waits for the server's end;
-// the server ends with ctx.
-func (a *app) serveHere(ctx context.Context, d *rundir.Dir) (func() error, error) {
+// errServerEnded ends the gathering that the server was for.
+var errServerEnded = errors.New("the server ended")
+
+// coordinateHere gathers the builders and serves in this process, until ctx ends or
+// gathering fails.
+func (a *app) coordinateHere(ctx context.Context, d *rundir.Dir) error {
 	self, err := proc.Of(os.Getpid())
 	if err != nil {
-		return nil, fmt.Errorf("find this process: %w", err)
+		return fmt.Errorf("find this process: %w", err)
 	}
+	serving, endServing := context.WithCancel(ctx)
+	defer endServing()
+	gathering, endGathering := context.WithCancelCause(ctx)
+	defer endGathering(nil)
 	listening, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- a.serve(ctx, d, self, func() { close(listening) }) }()
+	go func() {
+		ended <- a.serve(serving, d, self, func() { close(listening) })
+		endGathering(errServerEnded)
+	}()
 	select {
 	case <-listening:
-		return func() error { return <-ended }, nil
 	case err := <-ended:
-		return nil, err
+		return err
 	}
-}
-
-// endForeground is what nix-builders leave does to a detached server.
-func (a *app) endForeground(gathered error, d *rundir.Dir, m *tailnet.Membership, served func() error) error {
-	if gathered == nil {
+	err = a.gather(gathering, d)
+	if err == nil {
 		fmt.Fprintln(a.stdout, "Serving until this process is told to end.")
-	} else if self, err := os.FindProcess(os.Getpid()); err == nil {
-		_ = self.Signal(os.Interrupt) // ends ctx, and with it the server
+	} else {
+		endServing()
 	}
-	return errors.Join(served(), a.leaveTailnet(m), removeLink(a.stopLink()), d.Remove())
+	return errors.Join(err, <-ended)
 }
 
 // stopLink is where stop-nix-builders is installed.

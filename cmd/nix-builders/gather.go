@@ -35,10 +35,15 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 	var last apiclient.Cluster
 	for c, err := api.Cluster(bound); ; c, err = api.AwaitCluster(bound, last.Revision, refresh) {
 		switch {
+		case errors.Is(context.Cause(ctx), errServerEnded):
+			return context.Cause(ctx)
 		case ctx.Err() != nil:
 			return a.cancelGathering(ctx, api)
 		case bound.Err() != nil:
 			return errors.New("the server does not say how gathering ended; its log is " + d.LogPath())
+		case err != nil && !server.Supervisor.Alive():
+			fmt.Fprintf(a.stderr, "%s:\n%s\n", d.LogPath(), tail(d.LogPath(), 20))
+			return fmt.Errorf("gather builders: %w", errServerEnded)
 		case err != nil:
 			// The supervisor starts a dead server again.
 			a.log.Warn("the server does not answer", "error", err)

@@ -149,7 +149,6 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	running.Go(func() error { return server.Serve(parts, listeners...) })
 	running.Go(func() error { return cluster.Run(parts) })
 	running.Go(func() error { return files.Run(parts, cluster) })
-	running.Go(func() error { a.greet(parts, client, cluster); return nil })
 	if hooks != nil {
 		events := cluster.Follow(-1, 256)
 		running.Go(func() error {
