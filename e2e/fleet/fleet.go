@@ -87,15 +87,15 @@ const StateDir = "/run/nix-builders"
 // Host returns the lab host of that name.
 func (f *Fleet) Host(name string) *testbed.Host { return f.Lab.Host(name) }
 
-// keyFile is where hosts have the key to the tailnet.
-const keyFile = "/run/tailscale-authkey"
+// KeyFile is where hosts have the key to the tailnet.
+const KeyFile = "/run/tailscale-authkey"
 
 // environment is what every process of the run has, and more.
 func (f *Fleet) environment(more map[string]string) []string {
 	env := map[string]string{
 		"NIX_BUILDERS_CLUSTER":         f.Cluster(),
 		"NIX_BUILDERS_LOGIN_SERVER":    f.Lab.LoginServer(),
-		"NIX_BUILDERS_AUTH_KEY_FILE":   keyFile,
+		"NIX_BUILDERS_AUTH_KEY_FILE":   KeyFile,
 		"NIX_BUILDERS_TAILSCALED_LOGS": "false",
 	}
 	maps.Copy(env, f.Env)
@@ -135,7 +135,7 @@ func (f *Fleet) Start(ctx context.Context, host, user string, argv ...string) (*
 
 func (f *Fleet) start(ctx context.Context, host, user string, more map[string]string, argv ...string) (*Process, error) {
 	h := f.Lab.Host(host)
-	if err := h.WriteFile(ctx, keyFile, []byte(control.CIKey+"\n"), 0o600); err != nil {
+	if err := h.WriteFile(ctx, KeyFile, []byte(control.CIKey+"\n"), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := h.CommandAs(ctx, user, argv...)
