@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	asJSON := fs.Bool("json", false, "print JSON with every value instead of the table")
 	update := fs.String("update", "", "also put the table between the marks of `FILE`")
 	profile := fs.String("profile", "", "write CPU and heap profiles of the servers into `DIR`")
-	rounds := fs.Int("rounds", 5, "how often to repeat what is repeated")
+	rounds := fs.Int("rounds", 10, "how often to repeat what is repeated")
 	list := fs.Bool("list", false, "list the benchmarks")
 	fs.Usage = func() {
 		fmt.Fprint(stderr, usage)

@@ -21,7 +21,7 @@ const (
 // packages is what a host has beside Debian's minimum.
 var packages = []string{
 	"nix-bin", "openssh-client", "iproute2", "busybox-static", "procps",
-	"sudo", "curl", "jq", "openssl", "ca-certificates",
+	"sudo", "curl", "jq", "openssl", "ca-certificates", "nodejs",
 }
 
 // customize gives the root file system its users and a builder's tool box.

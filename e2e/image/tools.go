@@ -17,6 +17,7 @@ var needs = []need{
 	{"mmdebstrap", "mmdebstrap"}, // makes images
 	{"ip", "iproute2"},           // wires hosts
 	{"nsenter", "util-linux"},    // runs commands in them
+	{"npm", "npm"},               // makes the client in another language
 	// Says whose packages to believe; other distributions lack it.
 	{"/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"},
 }

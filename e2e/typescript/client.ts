@@ -1,0 +1,31 @@
+// Reads a cluster and stops it, with nothing but the types that openapi-typescript
+// generates from the contract: what it may call and what it gets is checked by tsc.
+import createClient from "openapi-fetch";
+import type { components, paths } from "./contract.js";
+
+const api = createClient<paths>({ baseUrl: process.argv[2] ?? "" });
+
+const { data: cluster, error } = await api.GET("/cluster", { params: { query: {} } });
+if (error !== undefined) {
+  throw new Error(`${error.title}: ${error.detail}`);
+}
+const ready: components["schemas"]["Builder"][] = cluster.builders.filter((b) => b.state === "ready");
+
+// A name that is none of the cluster's releases nobody.
+const stranger = await api.POST("/stop-nix-builders", { params: { query: { builder: ["nobody"] } } });
+
+const stop = await api.POST("/stop-nix-builders", { params: { query: { wait: 30 } } });
+if (stop.error !== undefined) {
+  throw new Error(`${stop.error.title}: ${stop.error.detail}`);
+}
+console.log(
+  JSON.stringify({
+    id: cluster.id,
+    phase: cluster.phase,
+    ready: ready.map((b) => b.name),
+    systems: ready.flatMap((b) => b.offer?.systems ?? []),
+    stranger: stranger.error?.status,
+    stopped: stop.data.phase,
+    left: stop.data.builders.filter((b) => b.left).map((b) => b.name),
+  }),
+);
