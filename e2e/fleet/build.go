@@ -22,7 +22,7 @@ func (f *Fleet) Build(ctx context.Context, user, expression, tag string, args ..
 
 // BuildAnywhere is Build, but where to build is Nix's to say, as in most people's steps.
 func (f *Fleet) BuildAnywhere(ctx context.Context, user, expression, tag string, args ...string) (*Process, error) {
-	if err := f.installExpressions(ctx); err != nil {
+	if err := f.InstallExpressions(ctx); err != nil {
 		return nil, err
 	}
 	argv := append([]string{"nix", "build", "--print-build-logs", "--no-link", "--print-out-paths",
@@ -30,7 +30,8 @@ func (f *Fleet) BuildAnywhere(ctx context.Context, user, expression, tag string,
 	return f.Start(ctx, f.Coordinator, user, argv...)
 }
 
-func (f *Fleet) installExpressions(ctx context.Context) error {
+// InstallExpressions puts the expressions where Build looks for them, /opt/nix.
+func (f *Fleet) InstallExpressions(ctx context.Context) error {
 	entries, err := expressions.ReadDir("nix")
 	if err != nil {
 		return err
