@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -97,9 +96,4 @@ func vitals() apiclient.Vitals {
 func (c crowd) checkIn(i int) apiclient.CheckIn {
 	v := vitals()
 	return apiclient.CheckIn{Cluster: c.cluster, Name: c.name(i), Instance: uuid.New(), Offer: offer(), Vitals: &v}
-}
-
-// isThere reports whether a builder is checked in.
-func isThere(b apiclient.Builder) bool {
-	return slices.Contains([]apiclient.BuilderState{apiclient.BuilderStateJoined, apiclient.BuilderStateReady}, b.State)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -28,29 +29,51 @@ func pollsCrowd(size int) crowd {
 }
 
 // releasePolls opens a poll for each of 10,000 builders at one coordinator, which runs in
-// a process of its own, looks at that process' memory, and stops the cluster.
-func releasePolls(ctx context.Context, b *bench) (_ []*measure, err error) {
+// a process of its own, looks at that process' memory, and stops the cluster; again and
+// again, each time with a new process.
+func releasePolls(ctx context.Context, b *bench) ([]*measure, error) {
 	// Both ends of every connection are files here, and in the server only its own.
 	if err := raiseFiles(pollsSize + 1024); err != nil {
 		return nil, err
 	}
+	p := polls{
+		told:   newMeasure("10,000 polls: call of stop to teardown at the builder", inSeconds, many),
+		gone:   newMeasure("10,000 polls: call of stop to departure acknowledged", inSeconds, many),
+		last:   newMeasure("10,000 polls: call of stop to last departure acknowledged", inSeconds, runs).below(pollsRelease),
+		open:   newMeasure("10,000 polls: resident memory of the server while they wait", inBytes, runs).below(pollsMemory),
+		each:   newMeasure("10,000 polls: of it for each builder that waits", inBytes, runs),
+		live:   newMeasure("10,000 polls: heap and stacks in use while they wait, garbage included", inBytes, runs),
+		peaked: newMeasure("10,000 polls: highest resident memory of the server, the stop included", inBytes, runs),
+	}
+	for round := range b.rounds {
+		if err := p.once(ctx, b); err != nil {
+			return nil, fmt.Errorf("round %d: %w", round+1, err)
+		}
+	}
+	return []*measure{p.told, p.gone, p.last, p.open, p.each, p.live, p.peaked}, nil
+}
+
+// polls are the rows of releasePolls.
+type polls struct{ told, gone, last, open, each, live, peaked *measure }
+
+// once adds one server's values to the rows.
+func (p *polls) once(ctx context.Context, b *bench) (err error) {
 	dir, err := os.MkdirTemp(b.dir, "polls-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	srv, err := startServer(ctx, dir, pollsSize, b.profile)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer srv.end()
+	defer func() { err = errors.Join(err, srv.end()) }()
 	before, err := residentOf(srv.pid)
 	if err != nil {
-		return nil, err
+		return err
 	}
-
 	builders, err := arrive(ctx, pollsCrowd(pollsSize), srv.base)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	told := make([]time.Time, len(builders))
 	gone := make([]time.Time, len(builders))
@@ -70,57 +93,55 @@ func releasePolls(ctx context.Context, b *bench) (_ []*measure, err error) {
 		})
 	}
 	if err := waitingPolls(ctx, srv.base, len(builders)); err != nil {
-		return nil, err
+		return err
 	}
-	open, err := residentOf(srv.pid)
-	if err != nil {
-		return nil, err
+	if err := p.weigh(ctx, srv, before); err != nil {
+		return err
 	}
-	heap, err := scrape(ctx, srv.base, "go_memstats_heap_alloc_bytes", "go_memstats_stack_inuse_bytes", "go_memstats_sys_bytes")
-	if err != nil {
-		return nil, err
-	}
-	b.logf("  heap %s, stacks %s, from the system %s", inBytes.format(heap[0]), inBytes.format(heap[1]), inBytes.format(heap[2]))
 	if b.profile != "" {
 		if err := srv.profile("polls"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-
 	api, err := apiclient.New(srv.base, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	called := time.Now()
 	rep, err := api.Stop(ctx, time.Minute)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	answered := time.Since(called)
 	if err := leaving.Wait(); err != nil {
-		return nil, err
+		return err
 	}
 	if rep.Phase != apiclient.PhaseStopped {
-		return nil, fmt.Errorf("after the stop the cluster is %s", rep.Phase)
+		return fmt.Errorf("after the stop the cluster is %s", rep.Phase)
 	}
-	peak, err := peakOf(srv.pid)
-	if err != nil {
-		return nil, err
-	}
-	n := float64(len(builders))
-	toTold := newMeasure("10,000 polls: call of stop to teardown at the builder", inSeconds, many)
-	toGone := newMeasure("10,000 polls: call of stop to departure acknowledged", inSeconds, many).below(pollsRelease)
 	for i := range builders {
-		toTold.took(told[i].Sub(called))
-		toGone.took(gone[i].Sub(called))
+		p.told.took(told[i].Sub(called))
+		p.gone.took(gone[i].Sub(called))
 	}
-	return []*measure{
-		toTold, toGone,
-		newMeasure("10,000 polls: stop's own answer", inSeconds, runs).took(answered),
-		newMeasure("10,000 polls: resident memory of the server while they wait", inBytes, runs).below(pollsMemory).add(float64(open)),
-		newMeasure("10,000 polls: of it for each builder that waits", inBytes, runs).add(float64(open-before) / n),
-		newMeasure("10,000 polls: highest resident memory of the server, the stop included", inBytes, runs).add(float64(peak)),
-	}, nil
+	p.last.took(latest(gone).Sub(called))
+	peak, err := peakOf(srv.pid)
+	p.peaked.add(float64(peak))
+	return err
+}
+
+// weigh adds what the server takes while all polls wait.
+func (p *polls) weigh(ctx context.Context, srv *server, before int64) error {
+	open, err := residentOf(srv.pid)
+	if err != nil {
+		return err
+	}
+	use, err := scrape(ctx, srv.base, "go_memstats_heap_alloc_bytes", "go_memstats_stack_inuse_bytes")
+	if err != nil {
+		return err
+	}
+	p.open.add(float64(open))
+	p.each.add(float64(open-before) / pollsSize)
+	p.live.add(use[0] + use[1])
+	return nil
 }
 
 // arrive lets the whole crowd check in.
