@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
-	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +21,11 @@ func TestRestore(t *testing.T) {
 	c := newCluster(t, lab, "restore", 1)
 	h := lab.Host(testbed.Coordinator)
 	before := writeUserFiles(t, h)
-	processes := len(mustProcesses(t, h))
+	modes := fileModes(t, h, before)
+	processes := map[string][]string{}
+	for _, h := range lab.Hosts() {
+		processes[h.Name()] = programs(t, h)
+	}
 
 	c.up()
 	for name, marked := range map[string]bool{"/etc/nix/real.conf": true, "/etc/nix/machines": true, "/root/.ssh/config": true} {
@@ -31,37 +37,48 @@ func TestRestore(t *testing.T) {
 		t.Errorf("nix.conf was a symbolic link and is a %s", kind)
 	}
 
-	// Another step of the job edits the same files.
-	appended := map[string]string{
-		"/etc/nix/real.conf": "connect-timeout = 7\n",
-		"/etc/nix/machines":  "ssh-ng://third.example x86_64-linux\n",
-		"/root/.ssh/config":  "Host later\n  User nobody\n",
-	}
-	for name, text := range appended {
-		output(t, h, testbed.Root, "sh", "-c", `printf %s "$1" >> "$2"`, "sh", text, name)
+	// Another step of the job edits the same files, one at its beginning, the others at
+	// their ends.
+	first := "connect-timeout = 7\n"
+	output(t, h, testbed.Root, "sh", "-c", `{ printf %s "$1"; cat "$2"; } >/tmp/edited && cat /tmp/edited >"$2"`, "sh", first, "/etc/nix/real.conf")
+	want := map[string]string{"/etc/nix/real.conf": first + before["/etc/nix/real.conf"]}
+	for name, last := range map[string]string{
+		"/etc/nix/machines": "ssh-ng://third.example x86_64-linux\n",
+		"/root/.ssh/config": "Host later\n  User nobody\n",
+	} {
+		output(t, h, testbed.Root, "sh", "-c", `printf %s "$1" >> "$2"`, "sh", last, name)
+		want[name] = before[name] + last
 	}
 
 	c.stop()
-	for name, text := range before {
-		if diff := cmp.Diff(text+appended[name], string(mustRead(t, h, name))); diff != "" {
+	for name, text := range want {
+		if diff := cmp.Diff(text, string(mustRead(t, h, name))); diff != "" {
 			t.Errorf("%s after the stop (-want +got):\n%s", name, diff)
 		}
 	}
+	if diff := cmp.Diff(modes, fileModes(t, h, before)); diff != "" {
+		t.Errorf("owners and modes after the stop (-before +after):\n%s", diff)
+	}
 	c.wantReleased()
+	// Later steps may need the tailnet: the coordinator stays on it.
+	if got := nodesOf(t, lab); !cmp.Equal(got, []string{"nix-coordinator-restore"}) {
+		t.Errorf("nodes after the stop: %v, want the coordinator's", got)
+	}
 	c.leave()
 
-	if left := output(t, h, testbed.Root, "sh", "-c", "ls -d /run/nix-builders /usr/local/bin/stop-nix-builders 2>/dev/null || true"); left != "" {
-		t.Errorf("left on the host:\n%s", left)
+	for _, h := range lab.Hosts() {
+		if left := output(t, h, testbed.Root, "sh", "-c", "ls -d /run/nix-builders /usr/local/bin/stop-nix-builders 2>/dev/null || true"); left != "" {
+			t.Errorf("left on %s:\n%s", h.Name(), left)
+		}
+		if diff := cmp.Diff(processes[h.Name()], programs(t, h)); diff != "" {
+			t.Errorf("processes of %s (-before +after):\n%s", h.Name(), diff)
+		}
+		if links := output(t, h, testbed.Root, "ls", "/sys/class/net"); strings.Contains(links, "tailscale") {
+			t.Errorf("the tailnet's device is left on %s: %s", h.Name(), links)
+		}
 	}
-	if now := mustProcesses(t, h); len(now) > processes {
-		t.Errorf("%d processes before, now:\n%v", processes, now)
-	}
-	nodes, err := lab.Control().Nodes(within(t, patience))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(nodes) > 0 {
-		t.Errorf("nodes left on the tailnet: %v", nodes)
+	if left := nodesOf(t, lab); len(left) > 0 {
+		t.Errorf("nodes left on the tailnet: %v", left)
 	}
 }
 
@@ -99,7 +116,9 @@ func writeUserFiles(t *testing.T, h *testbed.Host) map[string]string {
 		}
 	}
 	output(t, h, testbed.Root, "sh", "-c", "mv /etc/nix/nix.conf /etc/nix/real.conf && ln -s real.conf /etc/nix/nix.conf")
-	files["/etc/nix/real.conf"] = string(mustRead(t, h, "/etc/nix/real.conf"))
+	conf := strings.TrimSuffix(string(mustRead(t, h, "/etc/nix/real.conf")), "\n")
+	output(t, h, testbed.Root, "sh", "-c", `printf %s "$1" >/etc/nix/real.conf`, "sh", conf)
+	files["/etc/nix/real.conf"] = conf
 	return files
 }
 
@@ -112,16 +131,48 @@ func mustRead(t *testing.T, h *testbed.Host, name string) []byte {
 	return text
 }
 
-// mustProcesses are the processes of a host.
-func mustProcesses(t *testing.T, h *testbed.Host) []string {
+// fileModes are the modes and owners of files, and whether nix.conf is a link, by name.
+func fileModes(t *testing.T, h *testbed.Host, files map[string]string) map[string]string {
 	t.Helper()
-	all, err := h.Processes()
+	modes := map[string]string{}
+	for _, name := range append(slices.Collect(maps.Keys(files)), "/etc/nix/nix.conf") {
+		modes[name] = output(t, h, testbed.Root, "stat", "-c", "%A %U:%G", name)
+	}
+	return modes
+}
+
+// programs are what runs on a host, without what makes two runs of a program differ.
+// Processes that are about to end, as a connection's to the Nix daemon, are waited for.
+func programs(t *testing.T, h *testbed.Host) (names []string) {
+	t.Helper()
+	eventually(t, "a single process of Nix on "+h.Name(), func() bool {
+		all, err := h.Processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = nil
+		daemons := 0
+		for _, p := range all {
+			names = append(names, p.Argv[0])
+			if filepath.Base(p.Argv[0]) == "nix-daemon" {
+				daemons++
+			}
+		}
+		return daemons == 1
+	})
+	slices.Sort(names)
+	return names
+}
+
+// nodesOf are the names of all nodes of the lab's tailnet.
+func nodesOf(t *testing.T, lab *testbed.Lab) (names []string) {
+	t.Helper()
+	nodes, err := lab.Control().Nodes(within(t, patience))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, p := range all {
-		names = append(names, fmt.Sprint(p))
+	for _, n := range nodes {
+		names = append(names, n.Name)
 	}
 	return names
 }
