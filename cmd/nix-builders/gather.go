@@ -31,7 +31,7 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 	begin := time.Now()
 	bound, cancel := context.WithTimeout(ctx, time.Duration(a.set.Coordinator.GatherTimeout)+30*time.Second)
 	defer cancel()
-	fmt.Fprintf(a.stdout, "Waiting for %d builders of %s at %s\n", len(a.set.Coordinator.Builders), server.Cluster, server.API)
+	fmt.Fprintf(a.stdout, "Waiting for the builders of %s (%d) at %s\n", server.Cluster, len(a.set.Coordinator.Builders), server.API)
 	var last apiclient.Cluster
 	for c, err := api.Cluster(bound); ; c, err = api.AwaitCluster(bound, last.Revision, refresh) {
 		switch {
@@ -81,7 +81,9 @@ func (a *app) tellChanges(last, now apiclient.Cluster) {
 			continue
 		}
 		line := fmt.Sprintf("  %s is %s", printable(b.Name), b.State)
-		if b.State == "joined" && was.State != "joined" && b.Offer != nil {
+		if b.State == was.State {
+			line = fmt.Sprintf("  %s is still %s: %s", printable(b.Name), b.State, printable(b.Reason))
+		} else if b.State == "joined" && b.Offer != nil {
 			line += fmt.Sprintf(": %s, %d cores, %s memory, %s free, Nix %s", printable(strings.Join(b.Offer.Systems, " ")),
 				b.Offer.Cores, size(b.Offer.MemoryBytes), size(b.Offer.StoreFreeBytes), printable(b.Offer.NixVersion))
 		} else if b.State != "ready" && b.Reason != "" {
