@@ -14,8 +14,8 @@ const strangersKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJzOzJOzRvfPsN1XRlKLOr
 // Nix talks to the very machine that the tailnet vouches for, or not at all; the user's own
 // SSH configuration goes on to hold for the user's own hosts.
 func TestSSH(t *testing.T) {
-	lab := startLab(t, testbed.Config{Builders: 1})
-	c := newCluster(t, lab, "ssh", 1)
+	lab := startLab(t, testbed.Config{Builders: 2})
+	c := newCluster(t, lab, "ssh", 2)
 	h := lab.Host(testbed.Coordinator)
 	name := c.NameOf(testbed.Builder(1))
 	own := "Host other\n  User bob\n  HostName 192.0.2.7\n\nHost *\n  StrictHostKeyChecking no\n  User eve\n  Ciphers aes256-ctr\n"
@@ -60,7 +60,37 @@ func TestSSH(t *testing.T) {
 		other := output(t, h, testbed.Root, "ssh", "-G", "other")
 		contains(t, "ssh -G other", "\n"+other, "\nuser bob\n", "\nhostname 192.0.2.7\n", "\nstricthostkeychecking false\n", "\nciphers aes256-ctr\n")
 	})
+	// A node that leaves gives its address back; the next one may get it.
+	t.Run("another node at the address", func(t *testing.T) {
+		address := func(name string) string {
+			return sshOption(output(t, h, testbed.Root, "ssh", "-G", name), "hostname")
+		}
+		line := strings.Fields(output(t, h, testbed.Root, "grep", name, "/etc/nix/machines"))
+		was, is := address(name), address(c.NameOf(testbed.Builder(2)))
+		output(t, h, testbed.Root, "sed", "-i", "0,/HostName "+was+"$/s//HostName "+is+"/", "/root/.ssh/config")
+		if got := address(name); got != is {
+			t.Fatalf("%s leads to %s, want %s", name, got, is)
+		}
+		for _, argv := range [][]string{
+			{"nix", "store", "info", "--store", line[0] + "&base64-ssh-public-host-key=" + line[7]},
+			{"ssh", name, "true"},
+		} {
+			if code, printed := c.run(testbed.Root, argv...); code == 0 || !strings.Contains(printed, "Host key verification failed") {
+				t.Errorf("%s to another builder's address: code %d:\n%s", argv[0], code, printed)
+			}
+		}
+	})
 	c.stop()
 	c.wantReleased()
 	c.leave()
+}
+
+// sshOption is the value of an option in what ssh -G prints.
+func sshOption(printed, option string) string {
+	for line := range strings.Lines(printed) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), option+" "); ok {
+			return value
+		}
+	}
+	return ""
 }

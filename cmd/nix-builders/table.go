@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
 // writeCluster shows a cluster as a table. Times are ages at now.
@@ -58,18 +59,20 @@ func offerCells(b apiclient.Builder) []string {
 	return []string{systems, cores, jobs, memory, disk, builds, cpu, heard}
 }
 
-// writeRemarks says why the builders that are not ready are not.
+// writeRemarks says why the builders that are not ready are not, and what the tailnet
+// calls those whose name was taken there.
 func writeRemarks(w io.Writer, builders []apiclient.Builder) {
-	first := true
+	var remarks []string
 	for _, b := range builders {
-		if b.State == "ready" || b.Reason == "" {
-			continue
+		if b.State != "ready" && b.Reason != "" {
+			remarks = append(remarks, fmt.Sprintf("%s is %s: %s\n", printable(b.Name), b.State, printable(b.Reason)))
 		}
-		if first {
-			fmt.Fprintln(w)
-			first = false
+		if b.NodeName != nil && *b.NodeName != "" && *b.NodeName != tailnet.SanitizeHostname(b.Name) {
+			remarks = append(remarks, fmt.Sprintf("%s is %s on the tailnet: another node had its name\n", printable(b.Name), printable(*b.NodeName)))
 		}
-		fmt.Fprintf(w, "%s is %s: %s\n", printable(b.Name), b.State, printable(b.Reason))
+	}
+	if len(remarks) > 0 {
+		fmt.Fprintf(w, "\n%s", strings.Join(remarks, ""))
 	}
 }
 
