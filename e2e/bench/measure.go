@@ -24,7 +24,7 @@ type unit string
 const (
 	inSeconds unit = "seconds"
 	inBytes   unit = "bytes"
-	inPercent unit = "percent" // of one CPU
+	inPercent unit = "percent" // of one CPU, or of all that there were
 	asRatio   unit = "ratio"
 )
 
