@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
@@ -15,6 +16,7 @@ func TestSecrets(t *testing.T) {
 	lab := startLab(t, testbed.Config{Builders: 1})
 	c := newCluster(t, lab, "secrets", 1)
 	hosts := []string{testbed.Coordinator, testbed.Builder(1)}
+	byEnvironment(t, lab)
 
 	// A guard on each host reads what every process shows of itself, over and over. It
 	// has the key from a file, so as not to find itself.
@@ -74,4 +76,29 @@ func TestSecrets(t *testing.T) {
 		t.Error("the guard does not see a key on a command line")
 	}
 	_ = careless.Signal(9) // nothing waits for it
+}
+
+// byEnvironment gives a builder the key in its environment, as workflows do. It is there no
+// longer once the program has read it, though the builder stays for hours.
+func byEnvironment(t *testing.T, lab *testbed.Lab) {
+	t.Helper()
+	b1 := testbed.Builder(1)
+	r := newRig(t, lab, "env", 1)
+	p := r.builder(b1, "NIX_BUILDERS_AUTH_KEY="+control.CIKey, "NIX_BUILDERS_AUTH_KEY_FILE=")
+	r.awaitLine(p, "looking for the coordinator")
+	for _, program := range []string{"nix-builders", "tailscaled"} {
+		pids := r.pids(b1, program)
+		if len(pids) != 1 {
+			t.Fatalf("%d processes of %s, want one", len(pids), program)
+		}
+		environ := r.must(b1, "cat", "/proc/"+pids[0]+"/environ")
+		if !strings.Contains(environ, "PATH=") || strings.Contains(environ, control.CIKey) {
+			t.Errorf("the environment of %s is shown as %q", program, environ)
+		}
+	}
+	r.signal(p, syscall.SIGINT)
+	r.wantExit(p, 130)
+	if strings.Contains(p.Output(), control.CIKey) {
+		t.Errorf("%s printed the key", p)
+	}
 }

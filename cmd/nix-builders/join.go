@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
@@ -21,13 +19,9 @@ const leaveBound = 4 * time.Second
 // leave again.
 func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Membership, error) {
 	t := a.set.Tailnet
-	key, err := reveal(t.AuthKey, t.AuthKeyFile)
+	key, err := t.authKey()
 	if err != nil {
 		return nil, err
-	}
-	// Nothing that is started from here on may find the key in its environment.
-	if err := errors.Join(os.Unsetenv(prefix+"_AUTH_KEY"), os.Unsetenv(prefix+"_AUTH_KEY_FILE")); err != nil {
-		return nil, fmt.Errorf("forget the auth key: %w", err)
 	}
 	tags := t.Tags
 	if len(tags) == 0 {
@@ -36,7 +30,7 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Mem
 	m, err := tailnet.Join(ctx, tailnet.JoinOptions{
 		Hostname:     t.Hostname,
 		Tags:         tags,
-		AuthKey:      tailnet.Secret(key),
+		AuthKey:      key,
 		LoginServer:  t.LoginServer,
 		Networking:   tailnet.Networking(t.Networking),
 		SSH:          true,
