@@ -41,7 +41,7 @@ func TestBuilderComesAgain(t *testing.T) {
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	r := newRig(t, lab, "again", 1)
-	r.ready()
+	r.ready("NIX_BUILDERS_LEASE=3s") // its place is held until the lease has run out
 	first := r.awaitState(b1, "ready")
 	r.kill("KILL", b1, "builder")
 	r.must(b1, "nix-builders", "leave")

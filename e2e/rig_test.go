@@ -102,14 +102,6 @@ func (r *rig) must(host string, argv ...string) string {
 	return output(r.t, r.Host(host), testbed.Root, argv...)
 }
 
-// write gives a host a file that only root reads.
-func (r *rig) write(host, name, text string) {
-	r.t.Helper()
-	if err := r.Host(host).WriteFile(within(r.t, patience), name, []byte(text), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
 // exitsWithin waits for the end of a process, which has to have this exit code.
 func (r *rig) exitsWithin(p *fleet.Process, code int, d time.Duration) {
 	r.t.Helper()
