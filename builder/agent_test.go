@@ -267,6 +267,11 @@ func TestHostThatCannotBuild(t *testing.T) {
 		if took, err := a.start(t).wait(); !errors.Is(err, noNix) || took > time.Second {
 			t.Errorf("%v after %v", err, took)
 		}
+		a = n.newAgent("b1") // nor does it wait for a coordinator to tell so
+		a.Offer = func(context.Context) (apiclient.Offer, error) { return apiclient.Offer{}, noNix }
+		if took, err := a.start(t).wait(); !errors.Is(err, noNix) || took > 2*time.Second {
+			t.Errorf("with no coordinator there: %v after %v", err, took)
+		}
 		a = n.newAgent("b1", home)
 		a.Offer = func(context.Context) (apiclient.Offer, error) {
 			o := offer()

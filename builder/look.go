@@ -52,6 +52,10 @@ type fatalError struct{ error }
 
 func (e fatalError) Unwrap() error { return e.error }
 
+func unmeasured(err error) error {
+	return fatalError{fmt.Errorf("measure what this host offers: %w", err)}
+}
+
 // facts are what a first check-in tells of this host.
 type facts struct {
 	offer  apiclient.Offer
@@ -79,6 +83,10 @@ func (a *Agent) look(ctx context.Context) (*claim, error) {
 	pauses := backoff{min: 200 * time.Millisecond, max: 3 * time.Second}
 	for {
 		c, err := a.round(looking, host, unclaimed.Seen)
+		if c == nil && err == nil && looking.Err() == nil && host.failed() {
+			_, why := host.wait(looking) // nobody has come yet, but nobody could be answered
+			err = unmeasured(why)
+		}
 		var fatal fatalError
 		switch {
 		case c != nil:
@@ -121,7 +129,7 @@ func (a *Agent) round(ctx context.Context, host *promise[facts], seen map[string
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fatalError{fmt.Errorf("measure what this host offers: %w", err)}
+			return unmeasured(err)
 		}
 		c := &claim{at: an.Candidate, api: an.api, offer: f.offer}
 		err = a.checkIn(ctx, c, f.vitals)

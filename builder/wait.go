@@ -66,3 +66,13 @@ func (p *promise[T]) wait(ctx context.Context) (T, error) {
 		return zero, context.Cause(ctx)
 	}
 }
+
+// failed reports whether it is over and there is no value.
+func (p *promise[T]) failed() bool {
+	select {
+	case <-p.done:
+		return p.err != nil
+	default:
+		return false
+	}
+}
