@@ -43,6 +43,13 @@ func TestBuilderComesAgain(t *testing.T) {
 	r := newRig(t, lab, "again", 1)
 	r.ready("NIX_BUILDERS_LEASE=3s") // its place is held until the lease has run out
 	first := r.awaitState(b1, "ready")
+	// As long as the first is there, a second one does not take its place and tailnet away.
+	second := r.builder(b1)
+	r.wantExit(second, 1)
+	r.says(second, "already has its builder here")
+	if b := r.awaitState(b1, "ready"); b.Id == nil || *b.Id != *first.Id {
+		t.Errorf("the first builder is now: %s", show(b))
+	}
 	r.kill("KILL", b1, "builder")
 	r.must(b1, "nix-builders", "leave")
 	r.builder(b1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/host"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
@@ -43,9 +45,28 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 	},
 }
 
+// processFile is where the builder's directory says who runs.
+const processFile = "process.json"
+
 func (a *app) build(ctx context.Context) error {
-	d, err := rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
+	self, err := proc.Of(os.Getpid())
 	if err != nil {
+		return fmt.Errorf("find this process: %w", err)
+	}
+	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
+	var other proc.ID
+	if d.Load(processFile, &other) == nil && other != self && other.Alive() {
+		// It would lose its place, and this one the tailnet that the other leaves.
+		return fmt.Errorf("cluster %s already has its builder here (pid %d)", a.set.Cluster.Cluster, other.PID)
+	}
+	d, err = rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: run it as root (sudo -E), or set NIX_BUILDERS_STATE_DIR to a directory of yours", err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.Save(processFile, 0o644, self); err != nil {
 		return err
 	}
 	m, err := a.join(ctx, d, a.set.Cluster.BuilderTag)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 
+	"tailscale.com/envknob"
 	"tailscale.com/ipn/store/mem"
 	"tailscale.com/net/netns"
 	"tailscale.com/tsnet"
@@ -30,6 +31,7 @@ func (s *Server) Node(ctx context.Context, hostname string, tags ...string) (*ts
 	// Marked packets and bound interfaces need root and would not take the
 	// loopback. This holds for the whole process, which is a test.
 	netns.SetEnabled(false)
+	envknob.SetNoLogsNoSupport() // nor is anything to be sent to Tailscale
 	dir, err := os.MkdirTemp("", "tsnet-")
 	if err != nil {
 		return nil, fmt.Errorf("start node %s: %w", hostname, err)
