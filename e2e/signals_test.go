@@ -19,7 +19,7 @@ const window = 7 * time.Second
 // A person cancels a workflow run: whatever the program is doing on whichever host, it
 // ends in order within the time that a runner gives it, and nothing of it stays.
 func TestSignals(t *testing.T) {
-	lab := testbed.Start(t, testbed.Config{Name: "signals", Builders: 2})
+	lab := startLab(t, testbed.Config{Builders: 2})
 	b1, b2 := testbed.Builder(1), testbed.Builder(2)
 	signals := map[string]syscall.Signal{b1: syscall.SIGINT, b2: syscall.SIGTERM}
 	pristine := newRig(t, lab, "pristine", 0).files(testbed.Coordinator)
@@ -159,7 +159,7 @@ func TestSignals(t *testing.T) {
 // The server's process dies, as by the kernel's hand when memory is short. Its builders
 // do not notice: it is back on its port with all it knew, a stop included.
 func TestServerDies(t *testing.T) {
-	lab := testbed.Start(t, testbed.Config{Name: "dies", Builders: 2})
+	lab := startLab(t, testbed.Config{Builders: 2})
 
 	t.Run("and is started again", func(t *testing.T) {
 		r := newRig(t, lab, "again", 2)
