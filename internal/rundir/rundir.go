@@ -31,7 +31,6 @@ const (
 // A Dir is one member's directory.
 type Dir struct {
 	path string
-	role string
 }
 
 // Server is how the coordinator of this host is reached.
@@ -56,7 +55,7 @@ func New(stateDir, cluster, role string) (*Dir, error) {
 
 // At names the directory of a member without making it.
 func At(stateDir, cluster, role string) *Dir {
-	return &Dir{path: filepath.Join(stateDir, dirName(cluster), role), role: role}
+	return &Dir{path: filepath.Join(stateDir, dirName(cluster), role)}
 }
 
 // Find returns the directories of all clusters that have a member of this role here.
@@ -72,7 +71,7 @@ func Find(stateDir, role string) ([]*Dir, error) {
 	for _, e := range entries {
 		path := filepath.Join(stateDir, e.Name(), role)
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			dirs = append(dirs, &Dir{path: path, role: role})
+			dirs = append(dirs, &Dir{path: path})
 		}
 	}
 	return dirs, nil
