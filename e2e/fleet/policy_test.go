@@ -1,36 +1,208 @@
 package fleet_test
 
 import (
-	"os"
+	"context"
+	"fmt"
+	"net"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"tailscale.com/tsnet"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/docs"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
 )
 
-// What README.md tells users to paste is what every end-to-end test runs under.
-func TestPolicyIsTheReadmes(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+const (
+	tagBuilder     = "tag:nix-ci-builder"
+	tagCoordinator = "tag:nix-ci-coordinator"
+)
+
+// Who reaches whom, and where, with the policy as it is and with each grant taken away: each
+// opens one door, and nothing else does.
+func TestPolicyOpensTwoDoorsAndNoMore(t *testing.T) {
+	policy, err := fleet.Policy()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "```json\n")
-	block, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatal("README.md has no JSON block")
+	const (
+		checkIn  = "builder-1 to coordinator:8378"
+		checkIn2 = "builder-2 to coordinator:8378"
+		store    = "coordinator to builder-1:22"
+		store2   = "coordinator to builder-2:22"
+	)
+	for _, tt := range []struct {
+		name    string
+		without int // the grant to take away; -1: none
+		want    []string
+	}{
+		{"the policy", -1, []string{checkIn, checkIn2, store, store2}},
+		{"without the grant to the API", 0, []string{store, store2}},
+		{"without the grant to SSH", 1, []string{checkIn, checkIn2}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := policy
+			if p.Grants = slices.Clone(p.Grants); tt.without >= 0 {
+				p.Grants = slices.Delete(p.Grants, tt.without, tt.without+1)
+			}
+			if diff := cmp.Diff(tt.want, doors(t, p, tt.want)); diff != "" {
+				t.Errorf("open doors (-want +got):\n%s", diff)
+			}
+		})
 	}
-	want, err := control.ParsePolicy([]byte(block))
+}
+
+// doors starts a tailnet of two builders, a coordinator and a person, and lets each knock at
+// the others' ports. Doors of want get the time that a busy machine takes; for the others a
+// second has to do, since a packet that is dropped says nothing.
+func doors(t *testing.T, policy control.Policy, want []string) []string {
+	t.Helper()
+	server, err := control.Start(control.Config{Policy: &policy})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := fleet.Policy()
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Errorf("close the control server: %v", err)
+		}
+	})
+	ports := []string{"22", "80", "8378", "8379"}
+	nodes := map[string]*tsnet.Server{}
+	for name, tags := range map[string][]string{
+		"builder-1": {tagBuilder}, "builder-2": {tagBuilder}, "coordinator": {tagCoordinator}, "laptop": nil,
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		n, err := server.Node(ctx, name, tags...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[name] = n
+		for _, port := range ports {
+			answer(t, n, port)
+		}
+	}
+	var mu sync.Mutex
+	var open []string // guarded by mu
+	knock := func(from, to, port string, patience time.Duration) {
+		ip, _ := nodes[to].TailscaleIPs()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if reached(ctx, nodes[from], net.JoinHostPort(ip.String(), port)) {
+			mu.Lock()
+			defer mu.Unlock()
+			open = append(open, fmt.Sprintf("%s to %s:%s", from, to, port))
+		}
+	}
+	var knocking sync.WaitGroup
+	each := func(ask func(door string) bool, patience time.Duration) {
+		for from := range nodes {
+			for to := range nodes {
+				for _, port := range ports {
+					if from != to && ask(fmt.Sprintf("%s to %s:%s", from, to, port)) {
+						knocking.Go(func() { knock(from, to, port, patience) })
+					}
+				}
+			}
+		}
+		knocking.Wait()
+	}
+	// When these are open the nodes know each other: what stays closed then is closed.
+	each(func(door string) bool { return slices.Contains(want, door) }, 30*time.Second)
+	each(func(door string) bool { return !slices.Contains(want, door) }, time.Second)
+	slices.Sort(open)
+	return open
+}
+
+// answer greets whoever reaches this port of the node.
+func answer(t *testing.T, n *tsnet.Server, port string) {
+	t.Helper()
+	l, err := n.Listen("tcp", ":"+port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("policy (-README +lab):\n%s", diff)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			_, _ = c.Write([]byte("!")) // the caller says what came of it
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+}
+
+// reached reports whether somebody answers there, and tries until ctx ends.
+func reached(ctx context.Context, from *tsnet.Server, addr string) bool {
+	for ctx.Err() == nil {
+		c, err := from.Dial(ctx, "tcp", addr)
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond): // a netmap on its way
+			}
+			continue
+		}
+		deadline, _ := ctx.Deadline()
+		_ = c.SetReadDeadline(deadline)
+		n, _ := c.Read(make([]byte, 1))
+		c.Close()
+		if n == 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// An administrator makes keys, and an OAuth client that has both tags hands out either: that
+// takes both owners. Who logs in over SSH is root alone.
+func TestPolicyNamesNobodyElse(t *testing.T) {
+	policy, err := fleet.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := control.Policy{
+		TagOwners: map[string][]string{
+			tagBuilder:     {"autogroup:admin", tagBuilder},
+			tagCoordinator: {"autogroup:admin", tagCoordinator},
+		},
+		Grants: []control.Grant{
+			{Src: []string{tagBuilder}, Dst: []string{tagCoordinator}, IP: []string{"tcp:8378"}},
+			{Src: []string{tagCoordinator}, Dst: []string{tagBuilder}, IP: []string{"tcp:22"}},
+		},
+		SSH: []control.SSHRule{{Src: []string{tagCoordinator}, Dst: []string{tagBuilder}, Users: []string{"root"}, Action: "accept"}},
+	}
+	if diff := cmp.Diff(want, policy); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The grant for people, which the file holds as a comment, is one once it is uncommented.
+func TestPolicyCanLetPeopleIn(t *testing.T) {
+	var b strings.Builder
+	in := false
+	for line := range strings.Lines(string(docs.TailnetPolicy)) {
+		text, comment := strings.CutPrefix(strings.TrimSpace(line), "// ")
+		in = comment && (in || text == "{")
+		if in {
+			line = text + "\n"
+		}
+		b.WriteString(line)
+	}
+	policy, err := control.ParsePolicy([]byte(b.String()))
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, b.String())
+	}
+	if len(policy.Grants) != 3 || len(policy.Grants[2].App) != 1 {
+		t.Errorf("the grant for people is not in it:\n%s", b.String())
 	}
 }
