@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -88,14 +89,23 @@ func (r *registry) mintKey(k AuthKey) (string, error) {
 	if len(k.Tags) == 0 {
 		return "", fmt.Errorf("tags must be specified for keys made by an OAuth client")
 	}
-	for _, t := range k.Tags {
-		if _, ok := r.policy.TagOwners[t]; !ok {
-			return "", fmt.Errorf("requested tags [%s] are invalid or not permitted", strings.Join(k.Tags, " "))
-		}
+	if client := slices.Sorted(maps.Keys(r.policy.TagOwners)); !r.policy.mayGive(client, k.Tags) {
+		return "", fmt.Errorf("requested tags [%s] are invalid or not permitted", strings.Join(k.Tags, " "))
 	}
 	k.Key = "tskey-auth-lab-" + rand.Text()
 	r.keys = append(r.keys, k)
 	return k.Key, nil
+}
+
+// mayGive reports whether an OAuth client that has the tags client may make a key with the
+// tags want: its own, all together, or some that its own own.
+func (p Policy) mayGive(client, want []string) bool {
+	if slices.Equal(slices.Sorted(slices.Values(client)), slices.Sorted(slices.Values(want))) {
+		return true
+	}
+	return !slices.ContainsFunc(want, func(tag string) bool {
+		return !slices.ContainsFunc(p.TagOwners[tag], func(owner string) bool { return slices.Contains(client, owner) })
+	})
 }
 
 // spendLocked takes away a key that was good for one node.
