@@ -2,6 +2,8 @@ module github.com/Misaka13514/setup-distributed-nix-builds
 
 go 1.26.6
 
+toolchain go1.26.8
+
 require (
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/getkin/kin-openapi v0.152.0

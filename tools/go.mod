@@ -2,6 +2,8 @@ module github.com/Misaka13514/setup-distributed-nix-builds/tools
 
 go 1.26.6
 
+toolchain go1.26.8
+
 tool (
 	github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen
 	github.com/rhysd/actionlint/cmd/actionlint
