@@ -27,9 +27,14 @@ const (
 type JoinOptions struct {
 	Hostname string   // asked for; the tailnet sanitises it. Empty: any will do
 	Tags     []string // that the node must have, "tag:NAME" each
-	// AuthKey is an auth key or the secret of an OAuth client. It is needed only
-	// when this host is not logged in yet.
-	AuthKey     Secret
+	// AuthKey is an auth key or the secret of an OAuth client, as [ParseKey] reads
+	// it. It is needed only when this host is not logged in yet.
+	AuthKey Secret
+	// ClientID is the id of a federated identity, as [ParseClientID] reads it, and
+	// IDToken what the job's own platform vouches for it with. Together they stand
+	// in for AuthKey.
+	ClientID    string
+	IDToken     Secret
 	LoginServer string // base URL of the control server; empty: Tailscale's
 	Networking  Networking
 	SSH         bool // serve Tailscale SSH, and wait until its keys are published
@@ -68,6 +73,7 @@ var (
 	ErrNotAllowed    = errors.New("tailscale does not take orders from this user")
 	ErrNotReady      = errors.New("tailscale did not get ready in time")
 	ErrWrongNode     = errors.New("tailscale already runs as another node")
+	ErrTooOld        = errors.New("the installed tailscale is too old")
 )
 
 // Join makes this host a member of the tailnet and returns when it really is
@@ -84,6 +90,10 @@ func Join(ctx context.Context, opts JoinOptions) (*Membership, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
+	opts.LoginServer = strings.TrimRight(opts.LoginServer, "/") // paths are appended to it
+	if err := opts.parseCredentials(); err != nil {
+		return nil, fmt.Errorf("join the tailnet: %w", err)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("%w (%v)", ErrNotReady, opts.Timeout))
 	defer cancel()
 
@@ -94,6 +104,21 @@ func Join(ctx context.Context, opts JoinOptions) (*Membership, error) {
 		return nil, errors.Join(fmt.Errorf("join the tailnet: %w", err), j.m.Leave(undo))
 	}
 	return j.m, nil
+}
+
+// parseCredentials makes what a user gave what tailscale takes.
+func (o *JoinOptions) parseCredentials() (err error) {
+	if o.AuthKey, err = ParseKey(string(o.AuthKey)); err != nil {
+		return err
+	}
+	if o.ClientID, err = ParseClientID(o.ClientID); err != nil {
+		return err
+	}
+	o.IDToken = Secret(strings.TrimSpace(string(o.IDToken)))
+	if o.AuthKey != "" && o.ClientID != "" {
+		return errors.New("both an auth key and a client id are given: give one of them")
+	}
+	return nil
 }
 
 // joining is one call of Join.
@@ -162,14 +187,14 @@ func (j *joining) awaitDaemon(ctx context.Context) (*ipnstate.Status, error) {
 		last = err
 		select {
 		case <-j.m.Daemon.exited:
-			return nil, fmt.Errorf("tailscaled ended at once; the end of %s:\n%s", j.m.Daemon.Log, j.AuthKey.scrub(tail(j.m.Daemon.Log)))
+			return nil, fmt.Errorf("tailscaled ended at once; the end of %s:\n%s", j.m.Daemon.Log, j.scrub(tail(j.m.Daemon.Log)))
 		default:
 		}
 		if sleep(bounded, 20*time.Millisecond) != nil {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return nil, context.Cause(ctx)
 			}
-			return nil, fmt.Errorf("%w: tailscaled does not answer (%v); the end of %s:\n%s", ErrNotReady, last, j.m.Daemon.Log, j.AuthKey.scrub(tail(j.m.Daemon.Log)))
+			return nil, fmt.Errorf("%w: tailscaled does not answer (%v); the end of %s:\n%s", ErrNotReady, last, j.m.Daemon.Log, j.scrub(tail(j.m.Daemon.Log)))
 		}
 	}
 }

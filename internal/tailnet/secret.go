@@ -17,8 +17,15 @@ func (Secret) GoString() string             { return redacted }
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
 
-// tailscaleKey matches whatever Tailscale calls a key, whoever it belongs to.
-var tailscaleKey = regexp.MustCompile(`tskey-[A-Za-z0-9_-]+`)
+// secretLike matches whatever Tailscale calls a key and whatever begins as a JSON Web
+// Token does, whoever it belongs to, cut off or not.
+var secretLike = regexp.MustCompile(`tskey-[A-Za-z0-9_-]+|\beyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*`)
+
+// scrub takes the secrets, and anything that looks like one, out of what another
+// program wrote.
+func (o *JoinOptions) scrub(text string) string {
+	return o.IDToken.scrub(o.AuthKey.scrub(text))
+}
 
 // scrub takes the secret, and anything that looks like one, out of what another
 // program wrote.
@@ -29,5 +36,5 @@ func (s Secret) scrub(text string) string {
 			text = strings.ReplaceAll(text, secret, redacted)
 		}
 	}
-	return tailscaleKey.ReplaceAllLiteralString(text, redacted)
+	return secretLike.ReplaceAllLiteralString(text, redacted)
 }

@@ -16,30 +16,11 @@ import (
 // upTry bounds one run of `tailscale up`.
 const upTry = 40 * time.Second
 
-// refusals are what `tailscale up` writes when trying again can't help, in the
-// order in which they are looked for. Source: cmd/tailscale/cli/up.go,
-// feature/oauthkey, and the answers of the control server.
-var refusals = []struct {
-	text string // lower case
-	err  error
-	hint string
-}{
-	{"requested tags", ErrTagsRefused, "the policy's tagOwners must let the key's owner use them, and an OAuth client must have them itself"},
-	{"oauth authkeys require --advertise-tags", ErrTagsRefused, "nodes that join with an OAuth client need a tag: configure one"},
-	{"to approve your machine", ErrNeedsApproval, "use a pre-approved key, or add ?preauthorized=true to the OAuth client's secret"},
-	{"to authenticate, visit", ErrKeyRefused, "no key was given and this host is not logged in: configure one"},
-	{"invalid key", ErrKeyRefused, hintKey},
-	{"unable to validate api key", ErrKeyRefused, hintKey},
-	{"oauth2: cannot fetch token", ErrKeyRefused, hintKey},
-	{"api token invalid", ErrKeyRefused, hintKey},
-	{"does not have enough permissions", ErrKeyRefused, "the OAuth client needs the scope auth_keys (write)"},
-	{"access denied", ErrNotAllowed, "run this as root, or as tailscale's operator"},
-}
-
-const hintKey = "it may have expired, been revoked or been used up, or belong to another tailnet or login server"
-
 // up logs this host in, again and again while the failure may pass.
 func (j *joining) up(ctx context.Context) error {
+	if j.ClientID != "" && j.IDToken == "" {
+		return errors.New("no identity token is there to log in with for the client id: the job needs `permissions:` with `id-token: write`")
+	}
 	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
 		j.m.LoggedIn = true // from the first try on there may be a login to undo
 		err := j.upOnce(ctx)
@@ -49,7 +30,7 @@ func (j *joining) up(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w; the last try: %w%s", context.Cause(ctx), err, j.health())
 		}
-		for _, final := range []error{ErrKeyRefused, ErrTagsRefused, ErrNeedsApproval, ErrNotAllowed, exec.ErrNotFound} {
+		for _, final := range []error{ErrKeyRefused, ErrTagsRefused, ErrNeedsApproval, ErrNotAllowed, ErrTooOld, exec.ErrNotFound} {
 			if errors.Is(err, final) {
 				return err
 			}
@@ -85,8 +66,13 @@ func (j *joining) upOnce(ctx context.Context) error {
 	if j.Operator != "" {
 		args = append(args, "--operator="+j.Operator)
 	}
-	if j.AuthKey != "" {
+	secret := j.AuthKey // tailscale reads it from inheritedFile
+	switch {
+	case secret != "":
 		args = append(args, "--auth-key=file:"+inheritedFile)
+	case j.ClientID != "":
+		secret = j.IDToken
+		args = append(args, "--client-id="+j.ClientID, "--id-token=file:"+inheritedFile)
 	}
 
 	cmd := exec.CommandContext(ctx, j.Tailscale, args...)
@@ -95,8 +81,8 @@ func (j *joining) upOnce(ctx context.Context) error {
 	cmd.WaitDelay = 2 * time.Second
 	out := &output{refused: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
-	if j.AuthKey != "" {
-		pipe, err := secretPipe(j.AuthKey)
+	if secret != "" {
+		pipe, err := secretPipe(secret)
 		if err != nil {
 			return fmt.Errorf("hand the key to tailscale: %w", err)
 		}
@@ -104,12 +90,16 @@ func (j *joining) upOnce(ctx context.Context) error {
 		cmd.ExtraFiles = []*os.File{pipe} // inheritedFile
 	}
 	err := cmd.Run()
-	text := j.AuthKey.scrub(out.String())
+	text := j.scrub(out.String())
 	if err == nil {
 		return nil
 	}
-	if r := refusal(text); r >= 0 {
-		return fmt.Errorf("%w: %s (tailscale says: %s)", refusals[r].err, refusals[r].hint, oneLine(text))
+	if r := refused(text); r != nil {
+		hint := r.hint
+		if r.claims {
+			hint += "; " + describeToken(j.IDToken, time.Now())
+		}
+		return fmt.Errorf("%w: %s (tailscale says: %s)", r.err, hint, oneLine(text))
 	}
 	if text == "" {
 		return fmt.Errorf("tailscale up: %w", err)
@@ -129,32 +119,26 @@ func (j *joining) health() string {
 	if len(st.Health) > 0 {
 		hint = "; tailscaled reports: " + oneLine(strings.Join(st.Health, "; "))
 	}
-	return fmt.Sprintf("; tailscaled is in state %s%s", st.BackendState, j.AuthKey.scrub(hint))
+	return fmt.Sprintf("; tailscaled is in state %s%s", st.BackendState, j.scrub(hint))
 }
 
 // secretPipe returns the read end of a pipe that holds the secret and nothing
-// else will ever be written to. A key is far smaller than a pipe's buffer.
+// else will ever be written to. Keys and tokens are far smaller than a pipe's buffer;
+// anything else is an error, for nobody reads yet.
 func secretPipe(s Secret) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	_, err = w.WriteString(string(s))
+	err = w.SetWriteDeadline(time.Now().Add(time.Second))
+	if err == nil {
+		_, err = w.WriteString(string(s))
+	}
 	if err := errors.Join(err, w.Close()); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
-}
-
-func refusal(text string) int {
-	text = strings.ToLower(text)
-	for i, r := range refusals {
-		if strings.Contains(text, r.text) {
-			return i
-		}
-	}
-	return -1
 }
 
 // output collects what a program writes, within a bound, and gives up on the
@@ -172,7 +156,7 @@ func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.buf.Write(p[:min(len(p), outputLimit-o.buf.Len())])
-	if refusal(o.buf.String()) >= 0 {
+	if refused(o.buf.String()) != nil {
 		o.refused()
 	}
 	return len(p), nil
