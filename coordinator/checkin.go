@@ -41,14 +41,23 @@ type Offer struct {
 	// HostKeys are the SSH host keys as the builder knows them, for the report
 	// only: what is trusted is what the tailnet publishes.
 	HostKeys []string `json:"host_keys,omitempty"`
+	// MaxJobs and SpeedFactor are what the builder's own settings say. Nil: nothing, so
+	// the coordinator's count.
+	MaxJobs     *int `json:"max_jobs,omitempty"`
+	SpeedFactor *int `json:"speed_factor,omitempty"`
 }
 
-// Vitals is how a builder's host is.
+// Vitals is how a builder's host is, and what was seen of its builds.
 type Vitals struct {
 	CPUPercent      float64 `json:"cpu_percent"` // 0 to 100
 	MemoryFreeBytes int64   `json:"memory_free_bytes"`
 	StoreFreeBytes  int64   `json:"store_free_bytes"`
 	Builds          int     `json:"builds"` // builds that run
+	// PeakBuilds is the most builds that were seen running at a time, and BusySeconds
+	// the seconds that each build was seen running, summed. Both are sampled, from when
+	// the builder was claimed. Nil: nobody looked.
+	PeakBuilds  *int     `json:"peak_builds,omitempty"`
+	BusySeconds *float64 `json:"busy_seconds,omitempty"`
 }
 
 // Ticket is the answer to a check-in.
@@ -124,7 +133,7 @@ func (c *Cluster) checkInLocked(node Node, in CheckIn) (Ticket, bool, error) {
 	c.retireLocked(s)
 	s.ID, s.Instance, s.Node = uuid.New(), in.Instance, node
 	s.JoinedAt, s.heard = time.Now(), time.Now()
-	s.vitals = nil
+	s.Vitals = nil
 	c.byID[s.ID] = s
 	c.learnLocked(s, node, in)
 	c.mustMoveLocked(s, Joined, reason)
@@ -149,10 +158,7 @@ func (c *Cluster) learnLocked(s *slot, node Node, in CheckIn) {
 		s.Node, s.Offer = node, &offer
 		c.edits++
 	}
-	if in.Vitals != nil {
-		vitals := *in.Vitals
-		s.vitals = &vitals
-	}
+	s.learnVitals(in.Vitals)
 	c.bumpLocked()
 	c.wakeLocked()
 }
@@ -169,5 +175,19 @@ func (o Offer) clone() Offer {
 	o.Systems = slices.Clone(o.Systems)
 	o.Features = slices.Clone(o.Features)
 	o.HostKeys = slices.Clone(o.HostKeys)
+	o.MaxJobs, o.SpeedFactor = clonePointer(o.MaxJobs), clonePointer(o.SpeedFactor)
 	return o
+}
+
+// clone is a deep copy.
+func (v Vitals) clone() Vitals {
+	v.PeakBuilds, v.BusySeconds = clonePointer(v.PeakBuilds), clonePointer(v.BusySeconds)
+	return v
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	return new(*p)
 }

@@ -75,7 +75,7 @@ func TestNewInstanceReplaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Verified(old.ID, 2); err != nil {
+	if err := h.Verified(old.ID, 2, 1); err != nil {
 		t.Fatal(err)
 	}
 	fresh := h.join("b1")
@@ -92,7 +92,7 @@ func TestNewInstanceReplaces(t *testing.T) {
 	wantErr(t, "poll of another's old id", err, coordinator.ErrNotYours)
 	err = h.Depart(t.Context(), node("b1"), old.ID, coordinator.Departure{Reason: coordinator.DepartTeardown})
 	wantErr(t, "departure of the old id", err, coordinator.ErrReplaced)
-	wantErr(t, "verification of the old id", h.Verified(old.ID, 1), coordinator.ErrReplaced)
+	wantErr(t, "verification of the old id", h.Verified(old.ID, 1, 1), coordinator.ErrReplaced)
 	wantErr(t, "rejection of the old id", h.Reject(old.ID, "x"), coordinator.ErrReplaced)
 	h.wantState("b1", coordinator.Joined)
 
@@ -242,7 +242,7 @@ func TestUnknownIDs(t *testing.T) {
 	_, err = h.poll("b1", uuid.Nil)
 	wantErr(t, "poll of the nil id", err, coordinator.ErrUnknownBuilder)
 	wantErr(t, "Depart", h.Depart(t.Context(), node("b1"), uuid.New(), depart), coordinator.ErrUnknownBuilder)
-	wantErr(t, "Verified", h.Verified(uuid.New(), 1), coordinator.ErrUnknownBuilder)
+	wantErr(t, "Verified", h.Verified(uuid.New(), 1, 1), coordinator.ErrUnknownBuilder)
 	wantErr(t, "Reject", h.Reject(uuid.New(), "x"), coordinator.ErrUnknownBuilder)
 	h.Note(uuid.New(), "nobody hears this")
 
@@ -255,7 +255,7 @@ func TestUnknownIDs(t *testing.T) {
 	if err := h.Depart(t.Context(), node("b1"), id, coordinator.Departure{Reason: "bored"}); !errors.As(err, &field) || field.Field != "/reason" {
 		t.Errorf("departure for no known reason = %v", err)
 	}
-	if err := h.Verified(id, 0); err == nil {
+	if err := h.Verified(id, 0, 1); err == nil {
 		t.Error("a builder was verified with no jobs")
 	}
 }

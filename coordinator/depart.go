@@ -10,7 +10,8 @@ import (
 // Departure is a builder's word that it leaves, given before it leaves the tailnet.
 type Departure struct {
 	Reason DepartureReason
-	Detail string // at most [MaxDetailLength] characters
+	Detail string  // at most [MaxDetailLength] characters
+	Vitals *Vitals // the last of the builder; nil: not told
 }
 
 // DepartureReason is why a builder leaves.
@@ -54,6 +55,7 @@ func (c *Cluster) Depart(ctx context.Context, node Node, id uuid.UUID, d Departu
 		if detail := oneLine(d.Detail); detail != "" {
 			reason += " (" + detail + ")"
 		}
+		s.learnVitals(d.Vitals)
 		c.mustMoveLocked(s, Departed, reason)
 		s.endPollLocked()
 	}

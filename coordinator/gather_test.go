@@ -81,7 +81,7 @@ func TestQuorumAfterLoss(t *testing.T) {
 		h.wantPhase(coordinator.Gathering) // b1 is lost
 		h.poll("b1", id)
 		h.wantPhase(coordinator.Gathering) // b1 is joined
-		if err := h.Verified(id, 1); err != nil {
+		if err := h.Verified(id, 1, 1); err != nil {
 			t.Fatal(err)
 		}
 		h.wantPhase(coordinator.Ready)
@@ -181,6 +181,6 @@ func TestGatherTimeout(t *testing.T) {
 		if _, err := h.poll("nix-builder-a1-2", ticket.ID); err != nil {
 			t.Errorf("poll of the late = %v, want a teardown", err)
 		}
-		wantErr(t, "Verified", h.Verified(ticket.ID, 1), coordinator.ErrFailed)
+		wantErr(t, "Verified", h.Verified(ticket.ID, 1, 1), coordinator.ErrFailed)
 	})
 }

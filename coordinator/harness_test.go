@@ -96,7 +96,7 @@ func (h *harness) join(name string) uuid.UUID {
 func (h *harness) ready(name string) uuid.UUID {
 	h.t.Helper()
 	id := h.join(name)
-	if err := h.Verified(id, 4); err != nil {
+	if err := h.Verified(id, 4, 1); err != nil {
 		h.t.Fatal(err)
 	}
 	return id

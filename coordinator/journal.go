@@ -38,15 +38,19 @@ type Record struct {
 
 // SlotRecord is what of one builder's place outlives the process.
 type SlotRecord struct {
-	Name          string         `json:"name"`
-	State         State          `json:"state"`
-	Reason        string         `json:"reason"`
-	Since         time.Time      `json:"since"`
-	ID            uuid.UUID      `json:"id,omitzero"`
-	Instance      uuid.UUID      `json:"instance,omitzero"`
-	Node          Node           `json:"node,omitzero"`
-	Offer         *Offer         `json:"offer,omitempty"` // what it points to never changes
-	MaxJobs       int            `json:"max_jobs,omitempty"`
+	Name        string    `json:"name"`
+	State       State     `json:"state"`
+	Reason      string    `json:"reason"`
+	Since       time.Time `json:"since"`
+	ID          uuid.UUID `json:"id,omitzero"`
+	Instance    uuid.UUID `json:"instance,omitzero"`
+	Node        Node      `json:"node,omitzero"`
+	Offer       *Offer    `json:"offer,omitempty"` // what it points to never changes
+	MaxJobs     int       `json:"max_jobs,omitempty"`
+	SpeedFactor int       `json:"speed_factor,omitempty"`
+	// Vitals are saved along with changes that matter, and are none by themselves:
+	// a builder that is there tells them anew soon. What it points to never changes.
+	Vitals        *Vitals        `json:"vitals,omitempty"`
 	JoinedAt      time.Time      `json:"joined_at,omitzero"`
 	ReadyAt       time.Time      `json:"ready_at,omitzero"`
 	LeftAt        time.Time      `json:"left_at,omitzero"`

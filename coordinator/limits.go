@@ -3,7 +3,6 @@ package coordinator
 import (
 	"fmt"
 	"maps"
-	"math"
 	"regexp"
 	"slices"
 	"unicode/utf8"
@@ -46,11 +45,15 @@ var limits = map[string]Limit{
 	"/offer/store_program":    {MinLength: 2, MaxLength: 1024, Pattern: `^/[A-Za-z0-9/._+-]*$`},
 	"/offer/host_keys":        {MaxItems: 8},
 	"/offer/host_keys/*":      {MinLength: 16, MaxLength: 2048, Pattern: `^[a-z0-9@.-]+ [A-Za-z0-9+/=]+$`},
+	"/offer/max_jobs":         {Minimum: 1, Maximum: 4096},
+	"/offer/speed_factor":     {Minimum: 1, Maximum: 1000},
 
 	"/vitals/cpu_percent":       {Maximum: 100},
 	"/vitals/memory_free_bytes": {Maximum: maxMemory},
 	"/vitals/store_free_bytes":  {Maximum: maxStore},
 	"/vitals/builds":            {Maximum: 65536},
+	"/vitals/peak_builds":       {Maximum: 65536},
+	"/vitals/busy_seconds":      {Maximum: 1e12},
 }
 
 // patterns are the compiled patterns of limits.
@@ -98,20 +101,24 @@ func (o *Offer) validate() *FieldError {
 		limits["/offer/nix_version"].text("/offer/nix_version", o.NixVersion),
 		limits["/offer/store_program"].text("/offer/store_program", o.StoreProgram),
 		texts("/offer/host_keys", o.HostKeys),
+		optional("/offer/max_jobs", o.MaxJobs),
+		optional("/offer/speed_factor", o.SpeedFactor),
 	}
 	return first(checks)
 }
 
 func (v *Vitals) validate() *FieldError {
-	const cpu = "/vitals/cpu_percent"
-	// Not "p < 0 || p > max", which NaN would pass.
-	if p := v.CPUPercent; !(p >= 0 && p <= float64(limits[cpu].Maximum)) || math.IsInf(p, 0) {
-		return &FieldError{cpu, fmt.Sprintf("is %v: give 0 to %d", p, limits[cpu].Maximum)}
+	busy := 0.0
+	if v.BusySeconds != nil {
+		busy = *v.BusySeconds
 	}
 	return first([]*FieldError{
+		fraction("/vitals/cpu_percent", v.CPUPercent),
 		number("/vitals/memory_free_bytes", v.MemoryFreeBytes),
 		number("/vitals/store_free_bytes", v.StoreFreeBytes),
 		number("/vitals/builds", int64(v.Builds)),
+		optional("/vitals/peak_builds", v.PeakBuilds),
+		fraction("/vitals/busy_seconds", busy),
 	})
 }
 
@@ -122,7 +129,10 @@ func (d Departure) Validate() *FieldError {
 	default:
 		return &FieldError{"/reason", "is none of teardown, timeout, cancelled, failed"}
 	}
-	return Limit{MaxLength: MaxDetailLength}.text("/detail", d.Detail)
+	if err := (Limit{MaxLength: MaxDetailLength}).text("/detail", d.Detail); err != nil || d.Vitals == nil {
+		return err
+	}
+	return d.Vitals.validate()
 }
 
 // text checks a string at the pointer.
@@ -161,6 +171,24 @@ func texts(pointer string, values []string) *FieldError {
 func number(pointer string, value int64) *FieldError {
 	if l := limits[pointer]; value < l.Minimum || value > l.Maximum {
 		return &FieldError{pointer, fmt.Sprintf("is %d: give %d to %d", value, l.Minimum, l.Maximum)}
+	}
+	return nil
+}
+
+// optional checks an integer at the pointer that need not be there.
+func optional(pointer string, value *int) *FieldError {
+	if value == nil {
+		return nil
+	}
+	return number(pointer, int64(*value))
+}
+
+// fraction checks a number at the pointer that need not be whole.
+func fraction(pointer string, value float64) *FieldError {
+	l := limits[pointer]
+	// Not "value < min || value > max", which NaN would pass.
+	if !(value >= float64(l.Minimum) && value <= float64(l.Maximum)) {
+		return &FieldError{pointer, fmt.Sprintf("is %v: give %d to %d", value, l.Minimum, l.Maximum)}
 	}
 	return nil
 }

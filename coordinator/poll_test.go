@@ -185,7 +185,7 @@ func TestLostComesBack(t *testing.T) {
 		if b.State != coordinator.Lost || b.Silent != time.Minute {
 			t.Fatalf("b1 is %s, silent for %v", b.State, b.Silent)
 		}
-		wantErr(t, "Verified", h.Verified(id, 4), coordinator.ErrNotJoined)
+		wantErr(t, "Verified", h.Verified(id, 4, 1), coordinator.ErrNotJoined)
 		_, err := h.poll("b1", id)
 		wantErr(t, "poll", err, coordinator.ErrNotYet)
 		b = h.builder("b1")

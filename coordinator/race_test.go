@@ -64,7 +64,7 @@ func TestAllAtOnce(t *testing.T) {
 				for _, b := range v.Builders {
 					if b.State == coordinator.Joined && !b.Leaving {
 						h.Note(b.ID, "asking")
-						h.Verified(b.ID, 1)
+						h.Verified(b.ID, 1, 1)
 					}
 				}
 			}

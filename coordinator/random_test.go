@@ -127,7 +127,7 @@ func (p *player) step() {
 	case 9, 10:
 		p.say("%s departs: %v", id, p.h.Depart(ctx, caller, id, coordinator.Departure{Reason: coordinator.DepartFailed}))
 	case 11, 12, 13, 14:
-		p.say("%s is verified: %v", id, p.h.Verified(id, 1+p.r.IntN(4)))
+		p.say("%s is verified: %v", id, p.h.Verified(id, 1+p.r.IntN(4), 1+p.r.IntN(2)))
 	case 15:
 		p.say("%s is rejected: %v", id, p.h.Reject(id, "unusable"))
 	case 16:

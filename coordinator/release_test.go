@@ -62,7 +62,7 @@ func TestRelease(t *testing.T) {
 		if !h.builder("b3").Leaving {
 			t.Error("the late is not leaving")
 		}
-		wantErr(t, "Verified", h.Verified(late, 1), coordinator.ErrNotJoined)
+		wantErr(t, "Verified", h.Verified(late, 1, 1), coordinator.ErrNotJoined)
 		_, err = h.Stop(t.Context(), coordinator.StopRequest{Builders: []string{"b3"}, Wait: time.Second})
 		wantErr(t, "release again, while it is there", err, coordinator.ErrRemain)
 	})

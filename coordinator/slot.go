@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"strings"
 	"time"
 	"unicode"
@@ -13,10 +14,9 @@ import (
 type slot struct {
 	SlotRecord // what outlives the process
 
-	label  string // what the tailnet makes of Name
-	note   string // what the last store check said; stands in for Reason while joined
-	vitals *Vitals
-	heard  time.Time // monotonic: arrival of the last poll or check-in
+	label string    // what the tailnet makes of Name
+	note  string    // what the last store check said; stands in for Reason while joined
+	heard time.Time // monotonic: arrival of the last poll or check-in
 	// poll is closed to end the one poll that waits for this slot. Nil if none does.
 	poll chan struct{}
 }
@@ -95,6 +95,28 @@ func (c *Cluster) heardLocked(s *slot) {
 	if s.State == Lost {
 		c.mustMoveLocked(s, Joined, "heard again; its store must answer anew")
 	}
+}
+
+// learnVitals takes over what the slot's holder told of itself, if it told anything.
+// What it did is never less than was known: what it told before may arrive later.
+func (s *slot) learnVitals(told *Vitals) {
+	if told == nil {
+		return
+	}
+	vitals := told.clone()
+	if s.Vitals != nil {
+		vitals.PeakBuilds = greater(vitals.PeakBuilds, s.Vitals.PeakBuilds)
+		vitals.BusySeconds = greater(vitals.BusySeconds, s.Vitals.BusySeconds)
+	}
+	s.Vitals = &vitals
+}
+
+// greater returns the greater of two values that may be missing.
+func greater[T cmp.Ordered](a, b *T) *T {
+	if a == nil || b != nil && *b > *a {
+		return b
+	}
+	return a
 }
 
 // mustMoveLocked is moveLocked where the caller has seen that the table allows it.

@@ -165,7 +165,7 @@ func TestLateBuilderIsReleased(t *testing.T) {
 		if err != nil || created || ticket.Phase != coordinator.Stopped {
 			t.Fatalf("CheckIn = %+v, %v, %v; want a ticket that says stopped", ticket, created, err)
 		}
-		wantErr(t, "Verified", h.Verified(ticket.ID, 1), coordinator.ErrStopping)
+		wantErr(t, "Verified", h.Verified(ticket.ID, 1, 1), coordinator.ErrStopping)
 		_, err = h.Stop(t.Context(), coordinator.StopRequest{})
 		wantErr(t, "Stop with a late builder there", err, coordinator.ErrRemain)
 		go h.keep("b1", ticket.ID, 2*time.Second)

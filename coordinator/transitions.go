@@ -53,7 +53,7 @@ func (c *Cluster) moveLocked(s *slot, to State, reason string) error {
 	switch to {
 	case Joined:
 		s.ReadyAt, s.LeftAt, s.LeftAfter = time.Time{}, time.Time{}, nil
-		s.MaxJobs = 0
+		s.MaxJobs, s.SpeedFactor = 0, 0
 	case StateReady:
 		s.ReadyAt = now
 	case Lost:

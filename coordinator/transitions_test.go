@@ -54,7 +54,7 @@ func push(h *harness, id uuid.UUID, to coordinator.State) {
 	case coordinator.Joined:
 		h.CheckIn(ctx, node("b1"), checkIn("b1", uuid.New()))
 	case coordinator.StateReady:
-		h.Verified(id, 1)
+		h.Verified(id, 1, 1)
 	case coordinator.Lost:
 		time.Sleep(coordinator.DefaultLease)
 		synctest.Wait()
@@ -143,7 +143,7 @@ func TestEveryPhaseTransition(t *testing.T) {
 						return // nothing leads there
 					case coordinator.Ready:
 						id2 := h.join("b2")
-						h.Verified(id2, 1)
+						h.Verified(id2, 1, 1)
 					case coordinator.Failed:
 						for range 20 { // the one that is there stays
 							if id != uuid.Nil {

@@ -7,13 +7,14 @@ import (
 )
 
 // Verified notes that the joined builder's store answered and that Nix may send it
-// up to maxJobs builds at a time. For a ready builder it sets maxJobs anew.
+// up to maxJobs builds at a time and takes it to be speedFactor times as fast as the
+// slowest. For a ready builder it sets both anew.
 //
 // Errors: [ErrUnknownBuilder], [ErrReplaced], [ErrNotJoined] (lost, departed,
 // rejected or released meanwhile), [ErrFailed], [ErrStopping].
-func (c *Cluster) Verified(id uuid.UUID, maxJobs int) error {
+func (c *Cluster) Verified(id uuid.UUID, maxJobs, speedFactor int) error {
 	c.mu.Lock()
-	err := c.verifiedLocked(id, maxJobs)
+	err := c.verifiedLocked(id, maxJobs, speedFactor)
 	c.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("take builder %s for ready: %w", id, err)
@@ -22,9 +23,9 @@ func (c *Cluster) Verified(id uuid.UUID, maxJobs int) error {
 	return nil
 }
 
-func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs int) error {
-	if maxJobs < 1 {
-		return fmt.Errorf("it may have %d jobs: give 1 or more", maxJobs)
+func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs, speedFactor int) error {
+	if maxJobs < 1 || speedFactor < 1 {
+		return fmt.Errorf("it may have %d jobs and speed factor %d: give 1 or more", maxJobs, speedFactor)
 	}
 	s, err := c.holderLocked(id)
 	switch {
@@ -38,8 +39,8 @@ func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs int) error {
 		return fmt.Errorf("%w: it is released", ErrNotJoined)
 	}
 	if s.State == StateReady {
-		if s.MaxJobs != maxJobs {
-			s.MaxJobs = maxJobs
+		if s.MaxJobs != maxJobs || s.SpeedFactor != speedFactor {
+			s.MaxJobs, s.SpeedFactor = maxJobs, speedFactor
 			c.edits++
 			c.bumpLocked()
 			c.wakeLocked()
@@ -49,7 +50,7 @@ func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs int) error {
 	if err := c.moveLocked(s, StateReady, "its store answered"); err != nil {
 		return err
 	}
-	s.MaxJobs = maxJobs
+	s.MaxJobs, s.SpeedFactor = maxJobs, speedFactor
 	return nil
 }
 

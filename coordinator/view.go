@@ -24,15 +24,16 @@ type View struct {
 // Builder is one builder in a [View]. Of a builder that left or was lost, what it
 // last was stays.
 type Builder struct {
-	Name    string // as configured
-	State   State
-	Reason  string // why it is in this state, or what the last store check said
-	Since   time.Time
-	ID      uuid.UUID // [uuid.Nil] until it checked in
-	Node    Node      // zero until it checked in
-	Offer   *Offer    // nil until it checked in
-	Vitals  *Vitals   // nil until told
-	MaxJobs int       // builds at a time that Nix may send it; 0 until it was ready
+	Name        string // as configured
+	State       State
+	Reason      string // why it is in this state, or what the last store check said
+	Since       time.Time
+	ID          uuid.UUID // [uuid.Nil] until it checked in
+	Node        Node      // zero until it checked in
+	Offer       *Offer    // nil until it checked in
+	Vitals      *Vitals   // nil until told
+	MaxJobs     int       // builds at a time that Nix may send it; 0 until it was ready
+	SpeedFactor int       // how fast Nix takes it to be; 0 until it was ready
 
 	JoinedAt time.Time // zero until it checked in
 	ReadyAt  time.Time // zero until it was ready
@@ -124,7 +125,7 @@ func (c *Cluster) viewLocked() View {
 func (c *Cluster) builderLocked(s *slot, now time.Time) Builder {
 	b := Builder{
 		Name: s.Name, State: s.State, Reason: s.Reason, Since: utc(s.Since),
-		ID: s.ID, Node: s.Node, MaxJobs: s.MaxJobs,
+		ID: s.ID, Node: s.Node, MaxJobs: s.MaxJobs, SpeedFactor: s.SpeedFactor,
 		JoinedAt: utc(s.JoinedAt), ReadyAt: utc(s.ReadyAt), LeftAt: utc(s.LeftAt),
 		Leaving: c.phase >= Failed || !s.ReleasedAt.IsZero() || s.State == Rejected,
 	}
@@ -138,8 +139,8 @@ func (c *Cluster) builderLocked(s *slot, now time.Time) Builder {
 		offer := s.Offer.clone()
 		b.Offer = &offer
 	}
-	if s.vitals != nil {
-		vitals := *s.vitals
+	if s.Vitals != nil {
+		vitals := s.Vitals.clone()
 		b.Vitals = &vitals
 	}
 	if s.State.Present() || s.State == Lost {

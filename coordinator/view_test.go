@@ -46,7 +46,7 @@ func TestNote(t *testing.T) {
 	if got := h.View(); got.Revision != after.Revision {
 		t.Error("the same note again is a change")
 	}
-	if err := h.Verified(id, 1); err != nil {
+	if err := h.Verified(id, 1, 1); err != nil {
 		t.Fatal(err)
 	}
 	if b := h.builder("b1"); b.Reason != "its store answered" {

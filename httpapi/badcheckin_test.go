@@ -38,7 +38,8 @@ func checkInChanges() (all []change) {
 	for _, at := range required {
 		add(at, "", problem.Malformed)
 	}
-	for _, at := range append(required, "/offer/host_keys", "/offer/host_keys/0", "/offer/systems/0", "/vitals") {
+	for _, at := range append(required, "/offer/host_keys", "/offer/host_keys/0", "/offer/systems/0", "/vitals",
+		"/offer/max_jobs", "/offer/speed_factor", "/vitals/peak_builds", "/vitals/busy_seconds") {
 		add(at, "null", problem.Malformed)
 		add(at, "true", problem.Malformed)
 	}
@@ -50,7 +51,8 @@ func checkInChanges() (all []change) {
 		add(at, `"\ud800"`, problem.Malformed)
 	}
 	for _, at := range []string{"/offer/cores", "/offer/memory_bytes", "/offer/store_free_bytes",
-		"/vitals/memory_free_bytes", "/vitals/store_free_bytes", "/vitals/builds"} {
+		"/offer/max_jobs", "/offer/speed_factor",
+		"/vitals/memory_free_bytes", "/vitals/store_free_bytes", "/vitals/builds", "/vitals/peak_builds"} {
 		for _, to := range []string{`"1"`, "1.5", "1e400", "18446744073709551616", "{}", "[]"} {
 			add(at, to, problem.Malformed)
 		}
@@ -58,18 +60,18 @@ func checkInChanges() (all []change) {
 		add(at, "-9223372036854775808", problem.Invalid)
 		add(at, "9223372036854775807", problem.Invalid)
 	}
-	for _, to := range []string{"NaN", "Infinity", "-Infinity", "+1", "1.", ".5"} {
-		add("/vitals/cpu_percent", to, problem.Malformed)
+	for _, at := range []string{"/vitals/cpu_percent", "/vitals/busy_seconds"} {
+		for _, to := range []string{"NaN", "Infinity", "-Infinity", "+1", "1.", ".5", "1e400", "-1e400", `"NaN"`} {
+			add(at, to, problem.Malformed)
+		}
+		for _, to := range []string{"0x1", "01"} {
+			add(at, to, problem.Malformed, "/vitals") // the number is 0, and what follows is wrong
+		}
+		for _, to := range []string{"-0.1", "1000000000000.1", "1e300"} {
+			add(at, to, problem.Invalid)
+		}
 	}
-	for _, to := range []string{"0x1", "01"} {
-		add("/vitals/cpu_percent", to, problem.Malformed, "/vitals") // the number is 0, and what follows is wrong
-	}
-	for _, to := range []string{"1e400", "-1e400", `"NaN"`} {
-		add("/vitals/cpu_percent", to, problem.Malformed)
-	}
-	for _, to := range []string{"-0.1", "100.1", "1e300"} {
-		add("/vitals/cpu_percent", to, problem.Invalid)
-	}
+	add("/vitals/cpu_percent", "100.1", problem.Invalid)
 	for _, at := range []string{"/offer/systems", "/offer/features", "/offer/host_keys", "/offer", "/vitals"} {
 		add(at, `"x"`, problem.Malformed)
 		add(at, "3", problem.Malformed)
@@ -92,7 +94,12 @@ func checkInChanges() (all []change) {
 	add("/offer/cores", "0", problem.Invalid)
 	add("/offer/cores", "4097", problem.Invalid)
 	add("/offer/memory_bytes", "0", problem.Invalid)
+	add("/offer/max_jobs", "0", problem.Invalid)
+	add("/offer/max_jobs", "4097", problem.Invalid)
+	add("/offer/speed_factor", "0", problem.Invalid)
+	add("/offer/speed_factor", "1001", problem.Invalid)
 	add("/vitals/builds", "65537", problem.Invalid)
+	add("/vitals/peak_builds", "65537", problem.Invalid)
 	add("/offer/systems", "[]", problem.Invalid)
 	add("/offer/systems", `["x86_64-linux","x86_64-linux"]`, problem.Invalid, "/offer/systems/1")
 	add("/offer/systems", items(17, `"s%d-linux"`), problem.Invalid)

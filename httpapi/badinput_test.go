@@ -22,7 +22,7 @@ func TestBadDepartures(t *testing.T) {
 		w := newWorld(t)
 		ticket := w.join(builder1)
 		before := w.cluster.View()
-		good := map[string]any{"reason": "failed", "detail": "x"}
+		good := map[string]any{"reason": "failed", "detail": "x", "vitals": vitals()}
 		for _, c := range []change{
 			{"/reason", "", problem.Malformed, "/reason"},
 			{"/reason", "null", problem.Malformed, "/reason"},
@@ -32,6 +32,12 @@ func TestBadDepartures(t *testing.T) {
 			{"/detail", "null", problem.Malformed, "/detail"},
 			{"/detail", "[]", problem.Malformed, "/detail"},
 			{"/detail", `"` + strings.Repeat("é", 1025) + `"`, problem.Invalid, "/detail"},
+			{"/vitals", "null", problem.Malformed, "/vitals"},
+			{"/vitals", "{}", problem.Malformed, "/vitals/builds"},
+			{"/vitals/builds", "", problem.Malformed, "/vitals/builds"},
+			{"/vitals/more", "1", problem.Malformed, "/vitals/more"},
+			{"/vitals/peak_builds", "-1", problem.Invalid, "/vitals/peak_builds"},
+			{"/vitals/busy_seconds", "-0.5", problem.Invalid, "/vitals/busy_seconds"},
 			{"/outcome", `"ok"`, problem.Malformed, "/outcome"},
 		} {
 			res := w.do(t, builder1.Addr, http.MethodPost, "/builders/"+ticket.Id.String()+"/departure",

@@ -41,7 +41,7 @@ func TestLifeOfACluster(t *testing.T) {
 		}
 		tickets := []apiclient.Ticket{ticket, w.join(builder2), w.join(builder3)}
 		for _, ticket := range tickets {
-			if err := w.cluster.Verified(ticket.Id, 4); err != nil {
+			if err := w.cluster.Verified(ticket.Id, 4, 2); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -54,11 +54,11 @@ func TestLifeOfACluster(t *testing.T) {
 			t.Errorf("cluster is %+v", cluster)
 		}
 		in := checkIn("b1")
-		id, node, name, jobs := ticket.Id, "n-b1", "b1", 4
+		id, node, name, jobs, speed := ticket.Id, "n-b1", "b1", 4, 2
 		address, silent, at := "100.64.0.11", 0.0, start.UTC()
 		wantBuilder := apiclient.Builder{
 			Name: "b1", State: apiclient.BuilderStateReady, Reason: "its store answered", Since: at,
-			Id: &id, Node: &node, NodeName: &name, Address: &address, MaxJobs: &jobs,
+			Id: &id, Node: &node, NodeName: &name, Address: &address, MaxJobs: &jobs, SpeedFactor: &speed,
 			JoinedAt: &at, ReadyAt: &at, SilentSeconds: &silent, Offer: &in.Offer, Vitals: in.Vitals,
 		}
 		if diff := cmp.Diff(wantBuilder, cluster.Builders[0]); diff != "" {

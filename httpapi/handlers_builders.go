@@ -70,11 +70,7 @@ func (s *Server) depart(w http.ResponseWriter, r *http.Request) error {
 	if err := s.decodeBody(w, r, &body); err != nil {
 		return err
 	}
-	departure := coordinator.Departure{Reason: coordinator.DepartureReason(body.Reason)}
-	if body.Detail != nil {
-		departure.Detail = *body.Detail
-	}
-	if err := s.cluster.Depart(r.Context(), callerOf(r).node(), id, departure); err != nil {
+	if err := s.cluster.Depart(r.Context(), callerOf(r).node(), id, wire.DepartureOf(body)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -186,8 +186,17 @@ func checkIn(name string) apiclient.CheckIn {
 			NixVersion:     "2.34.8",
 			StoreProgram:   "/nix/var/nix/profiles/default/bin/nix-daemon",
 			HostKeys:       &[]string{"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB"},
+			MaxJobs:        new(3),
+			SpeedFactor:    new(2),
 		},
-		Vitals: &apiclient.Vitals{CpuPercent: 12.5, MemoryFreeBytes: 8 << 30, StoreFreeBytes: 90 << 30, Builds: 2},
+		Vitals: vitals(),
+	}
+}
+
+func vitals() *apiclient.Vitals {
+	return &apiclient.Vitals{
+		CpuPercent: 12.5, MemoryFreeBytes: 8 << 30, StoreFreeBytes: 90 << 30, Builds: 2,
+		PeakBuilds: new(3), BusySeconds: new(617.5),
 	}
 }
 

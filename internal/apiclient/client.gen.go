@@ -171,7 +171,7 @@ type Builder struct {
 	Leaving *bool      `json:"leaving,omitempty"`
 	LeftAt  *time.Time `json:"left_at,omitempty"`
 
-	// MaxJobs Builds at a time that Nix may send it.
+	// MaxJobs Builds at a time that Nix may send it; absent until it was ready.
 	MaxJobs *int `json:"max_jobs,omitempty"`
 
 	// Name A host name as the workflow gave it, before the tailnet sanitises it.
@@ -191,11 +191,18 @@ type Builder struct {
 	Reason string `json:"reason"`
 
 	// SilentSeconds Since it was last heard.
-	SilentSeconds *float64     `json:"silent_seconds,omitempty"`
-	Since         time.Time    `json:"since"`
-	State         BuilderState `json:"state"`
+	SilentSeconds *float64  `json:"silent_seconds,omitempty"`
+	Since         time.Time `json:"since"`
 
-	// Vitals How the builder's host is.
+	// SpeedFactor How fast Nix takes it to be beside the others; absent until it was ready.
+	SpeedFactor *int         `json:"speed_factor,omitempty"`
+	State       BuilderState `json:"state"`
+
+	// Vitals How the builder's host is, or was when it last told: what is known of a builder that
+	// left or was lost stays. `peak_builds` and `busy_seconds` tell what it did since the
+	// coordinator claimed it, as far as it was seen: builds are sampled, as a rule each
+	// second, and what begins and ends between two samples is missed. Neither goes down
+	// while the builder is the same instance; a new instance counts anew.
 	Vitals *Vitals `json:"vitals,omitempty"`
 }
 
@@ -216,7 +223,11 @@ type CheckIn struct {
 	// Offer What a builder offers, measured on its host.
 	Offer Offer `json:"offer"`
 
-	// Vitals How the builder's host is.
+	// Vitals How the builder's host is, or was when it last told: what is known of a builder that
+	// left or was lost stays. `peak_builds` and `busy_seconds` tell what it did since the
+	// coordinator claimed it, as far as it was seen: builds are sampled, as a rule each
+	// second, and what begins and ends between two samples is missed. Neither goes down
+	// while the builder is the same instance; a new instance counts anew.
 	Vitals *Vitals `json:"vitals,omitempty"`
 }
 
@@ -246,6 +257,13 @@ type Departure struct {
 	// Reason teardown: it was told to; timeout: its coordinator fell silent; cancelled: its job
 	// was cancelled; failed: something went wrong.
 	Reason DepartureReason `json:"reason"`
+
+	// Vitals How the builder's host is, or was when it last told: what is known of a builder that
+	// left or was lost stays. `peak_builds` and `busy_seconds` tell what it did since the
+	// coordinator claimed it, as far as it was seen: builds are sampled, as a rule each
+	// second, and what begins and ends between two samples is missed. Neither goes down
+	// while the builder is the same instance; a new instance counts anew.
+	Vitals *Vitals `json:"vitals,omitempty"`
 }
 
 // DepartureReason teardown: it was told to; timeout: its coordinator fell silent; cancelled: its job
@@ -293,9 +311,18 @@ type Offer struct {
 
 	// HostKeys SSH host keys as the builder knows them, `TYPE BASE64`. For the report only: the
 	// keys that are trusted are those the tailnet publishes for the node.
-	HostKeys    *[]string `json:"host_keys,omitempty"`
-	MemoryBytes int64     `json:"memory_bytes"`
-	NixVersion  string    `json:"nix_version"`
+	HostKeys *[]string `json:"host_keys,omitempty"`
+
+	// MaxJobs Builds at a time that Nix may send it, by the builder's own settings. Absent: the
+	// coordinator's settings decide, and without those its cores and memory.
+	MaxJobs     *int   `json:"max_jobs,omitempty"`
+	MemoryBytes int64  `json:"memory_bytes"`
+	NixVersion  string `json:"nix_version"`
+
+	// SpeedFactor How fast it is beside the others, by the builder's own settings: Nix prefers the
+	// builder with the least load for its speed. Absent: the coordinator's settings
+	// decide, and without those it is 1.
+	SpeedFactor *int `json:"speed_factor,omitempty"`
 
 	// StoreFreeBytes Free space where /nix lies.
 	StoreFreeBytes int64 `json:"store_free_bytes"`
@@ -398,12 +425,25 @@ type Ticket struct {
 	PollSeconds float64 `json:"poll_seconds"`
 }
 
-// Vitals How the builder's host is.
+// Vitals How the builder's host is, or was when it last told: what is known of a builder that
+// left or was lost stays. `peak_builds` and `busy_seconds` tell what it did since the
+// coordinator claimed it, as far as it was seen: builds are sampled, as a rule each
+// second, and what begins and ends between two samples is missed. Neither goes down
+// while the builder is the same instance; a new instance counts anew.
 type Vitals struct {
-	Builds          int     `json:"builds"`
-	CpuPercent      float64 `json:"cpu_percent"`
-	MemoryFreeBytes int64   `json:"memory_free_bytes"`
-	StoreFreeBytes  int64   `json:"store_free_bytes"`
+	// Builds Builds that run.
+	Builds int `json:"builds"`
+
+	// BusySeconds Build time that was seen: the seconds that each build ran, summed over all builds.
+	// Two builds side by side for a minute are 120. It is no CPU time. Absent if nobody
+	// looked.
+	BusySeconds     *float64 `json:"busy_seconds,omitempty"`
+	CpuPercent      float64  `json:"cpu_percent"`
+	MemoryFreeBytes int64    `json:"memory_free_bytes"`
+
+	// PeakBuilds The most builds that were seen running at a time; absent if nobody looked.
+	PeakBuilds     *int  `json:"peak_builds,omitempty"`
+	StoreFreeBytes int64 `json:"store_free_bytes"`
 }
 
 // WebhookPayload defines model for WebhookPayload.
@@ -568,7 +608,8 @@ type ClientInterface interface {
 	// DepartWithBody Leave the cluster
 	//
 	// A builder leaves and says why. It acknowledges a teardown, and is posted before the
-	// builder leaves the tailnet. Repeating it changes nothing.
+	// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+	// of it. Repeating a departure changes nothing.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -578,7 +619,8 @@ type ClientInterface interface {
 	// Depart Leave the cluster
 	//
 	// A builder leaves and says why. It acknowledges a teardown, and is posted before the
-	// builder leaves the tailnet. Repeating it changes nothing.
+	// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+	// of it. Repeating a departure changes nothing.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -674,7 +716,8 @@ type ClientInterface interface {
 // DepartWithBody Leave the cluster
 //
 // A builder leaves and says why. It acknowledges a teardown, and is posted before the
-// builder leaves the tailnet. Repeating it changes nothing.
+// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+// of it. Repeating a departure changes nothing.
 //
 // Takes any type of body and a specified content type.
 //
@@ -694,7 +737,8 @@ func (c *Client) DepartWithBody(ctx context.Context, id BuilderID, contentType s
 // Depart Leave the cluster
 //
 // A builder leaves and says why. It acknowledges a teardown, and is posted before the
-// builder leaves the tailnet. Repeating it changes nothing.
+// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+// of it. Repeating a departure changes nothing.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1336,7 +1380,8 @@ type ClientWithResponsesInterface interface {
 	// DepartWithBodyWithResponse Leave the cluster
 	//
 	// A builder leaves and says why. It acknowledges a teardown, and is posted before the
-	// builder leaves the tailnet. Repeating it changes nothing.
+	// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+	// of it. Repeating a departure changes nothing.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1346,7 +1391,8 @@ type ClientWithResponsesInterface interface {
 	// DepartWithResponse Leave the cluster
 	//
 	// A builder leaves and says why. It acknowledges a teardown, and is posted before the
-	// builder leaves the tailnet. Repeating it changes nothing.
+	// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+	// of it. Repeating a departure changes nothing.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2077,7 +2123,8 @@ func (r StopNixBuildersResponse) ContentType() string {
 // DepartWithBodyWithResponse Leave the cluster
 //
 // A builder leaves and says why. It acknowledges a teardown, and is posted before the
-// builder leaves the tailnet. Repeating it changes nothing.
+// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+// of it. Repeating a departure changes nothing.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2093,7 +2140,8 @@ func (c *ClientWithResponses) DepartWithBodyWithResponse(ctx context.Context, id
 // DepartWithResponse Leave the cluster
 //
 // A builder leaves and says why. It acknowledges a teardown, and is posted before the
-// builder leaves the tailnet. Repeating it changes nothing.
+// builder leaves the tailnet. Its `vitals`, if it tells them, are the last that are known
+// of it. Repeating a departure changes nothing.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -19,7 +19,7 @@ import (
 // Cluster is what a dispatcher needs of a cluster; [coordinator.Cluster] is one.
 type Cluster interface {
 	Await(ctx context.Context, after int64, wait time.Duration) coordinator.View
-	Verified(id uuid.UUID, maxJobs int) error
+	Verified(id uuid.UUID, maxJobs, speedFactor int) error
 	Note(id uuid.UUID, reason string)
 	Reject(id uuid.UUID, reason string) error
 }
@@ -50,10 +50,10 @@ type Config struct {
 	// Restart makes the Nix daemon read nix.conf again, as [nix.Daemon.Restart] does.
 	Restart func(ctx context.Context) error
 
-	// MaxJobs is how many builds each builder gets at a time. If zero, as many as its cores
-	// and memory allow, see [nix.MaxJobs].
+	// MaxJobs is how many builds a builder gets at a time that does not say it itself. If
+	// zero, as many as its cores and memory allow, see [nix.MaxJobs].
 	MaxJobs int
-	// SpeedFactor is each builder's. If zero, 1.
+	// SpeedFactor is that of a builder that does not say it itself. If zero, 1.
 	SpeedFactor int
 	// Proxy is a program with arguments that ssh connects through, %h and %p standing for
 	// address and port. If empty, ssh has a route to the tailnet.

@@ -126,8 +126,8 @@ func (p *probe) resolve(ctx context.Context) (sshconf.Host, nix.Machine, error) 
 		Name:         name,
 		StoreProgram: b.Offer.StoreProgram,
 		Systems:      b.Offer.Systems,
-		MaxJobs:      nix.MaxJobs(p.d.cfg.MaxJobs, b.Offer.Cores, b.Offer.MemoryBytes),
-		SpeedFactor:  p.d.cfg.SpeedFactor,
+		MaxJobs:      nix.MaxJobs(setting(b.Offer.MaxJobs, p.d.cfg.MaxJobs), b.Offer.Cores, b.Offer.MemoryBytes),
+		SpeedFactor:  max(1, setting(b.Offer.SpeedFactor, p.d.cfg.SpeedFactor)),
 		Features:     b.Offer.Features,
 		HostKey:      keys[0],
 	}
@@ -139,6 +139,14 @@ func (p *probe) resolve(ctx context.Context) (sshconf.Host, nix.Machine, error) 
 		return sshconf.Host{}, nix.Machine{}, fmt.Errorf("%w: %w", nix.ErrUnusable, err)
 	}
 	return host, machine, nil
+}
+
+// setting is the builder's own, or without one the coordinator's.
+func setting(own *int, ours int) int {
+	if own != nil {
+		return *own
+	}
+	return ours
 }
 
 // check opens the builder's store.

@@ -261,12 +261,12 @@ func (r *reconciler) verify() (some bool) {
 		}
 		some = true
 		m.stage = verified // whatever the cluster says: the next look tells what became of it
-		if err := r.cluster.Verified(m.builder.ID, m.machine.MaxJobs); err != nil {
+		if err := r.cluster.Verified(m.builder.ID, m.machine.MaxJobs, m.machine.SpeedFactor); err != nil {
 			r.d.log.Debug("the builder left before it was ready", "builder", m.builder.Name, "err", err)
 			continue
 		}
 		r.d.log.Info("Nix may build there", "builder", m.builder.Name, "max_jobs", m.machine.MaxJobs,
-			"systems", m.machine.Systems, "nix_version", m.store.Version)
+			"speed_factor", m.machine.SpeedFactor, "systems", m.machine.Systems, "nix_version", m.store.Version)
 	}
 	return some
 }

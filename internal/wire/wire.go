@@ -23,20 +23,38 @@ func CheckInOf(c apiclient.CheckIn) coordinator.CheckIn {
 			Features:       c.Offer.Features,
 			NixVersion:     c.Offer.NixVersion,
 			StoreProgram:   c.Offer.StoreProgram,
+			MaxJobs:        c.Offer.MaxJobs,
+			SpeedFactor:    c.Offer.SpeedFactor,
 		},
+		Vitals: vitalsOf(c.Vitals),
 	}
 	if c.Offer.HostKeys != nil {
 		in.Offer.HostKeys = *c.Offer.HostKeys
 	}
-	if v := c.Vitals; v != nil {
-		in.Vitals = &coordinator.Vitals{
-			CPUPercent:      v.CpuPercent,
-			MemoryFreeBytes: v.MemoryFreeBytes,
-			StoreFreeBytes:  v.StoreFreeBytes,
-			Builds:          v.Builds,
-		}
-	}
 	return in
+}
+
+// DepartureOf is the domain's departure of one that was received.
+func DepartureOf(d apiclient.Departure) coordinator.Departure {
+	out := coordinator.Departure{Reason: coordinator.DepartureReason(d.Reason), Vitals: vitalsOf(d.Vitals)}
+	if d.Detail != nil {
+		out.Detail = *d.Detail
+	}
+	return out
+}
+
+func vitalsOf(v *apiclient.Vitals) *coordinator.Vitals {
+	if v == nil {
+		return nil
+	}
+	return &coordinator.Vitals{
+		CPUPercent:      v.CpuPercent,
+		MemoryFreeBytes: v.MemoryFreeBytes,
+		StoreFreeBytes:  v.StoreFreeBytes,
+		Builds:          v.Builds,
+		PeakBuilds:      v.PeakBuilds,
+		BusySeconds:     v.BusySeconds,
+	}
 }
 
 // Ticket is t as a check-in is answered.
@@ -77,18 +95,19 @@ func Cluster(v coordinator.View) apiclient.Cluster {
 
 func builder(b coordinator.Builder) apiclient.Builder {
 	out := apiclient.Builder{
-		Name:     b.Name,
-		State:    state(b.State),
-		Reason:   b.Reason,
-		Since:    b.Since,
-		Id:       optional(b.ID),
-		Node:     optional(b.Node.ID),
-		NodeName: optional(b.Node.Name),
-		MaxJobs:  optional(b.MaxJobs),
-		JoinedAt: optional(b.JoinedAt),
-		ReadyAt:  optional(b.ReadyAt),
-		LeftAt:   optional(b.LeftAt),
-		Leaving:  optional(b.Leaving),
+		Name:        b.Name,
+		State:       state(b.State),
+		Reason:      b.Reason,
+		Since:       b.Since,
+		Id:          optional(b.ID),
+		Node:        optional(b.Node.ID),
+		NodeName:    optional(b.Node.Name),
+		MaxJobs:     optional(b.MaxJobs),
+		SpeedFactor: optional(b.SpeedFactor),
+		JoinedAt:    optional(b.JoinedAt),
+		ReadyAt:     optional(b.ReadyAt),
+		LeftAt:      optional(b.LeftAt),
+		Leaving:     optional(b.Leaving),
 	}
 	if b.Node.Addr.IsValid() {
 		out.Address = new(b.Node.Addr.String())
@@ -105,6 +124,8 @@ func builder(b coordinator.Builder) apiclient.Builder {
 			Features:       o.Features,
 			NixVersion:     o.NixVersion,
 			StoreProgram:   o.StoreProgram,
+			MaxJobs:        o.MaxJobs,
+			SpeedFactor:    o.SpeedFactor,
 		}
 		if len(o.HostKeys) > 0 {
 			out.Offer.HostKeys = &o.HostKeys
@@ -116,6 +137,8 @@ func builder(b coordinator.Builder) apiclient.Builder {
 			MemoryFreeBytes: v.MemoryFreeBytes,
 			StoreFreeBytes:  v.StoreFreeBytes,
 			Builds:          v.Builds,
+			PeakBuilds:      v.PeakBuilds,
+			BusySeconds:     v.BusySeconds,
 		}
 	}
 	return out
