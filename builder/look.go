@@ -36,7 +36,7 @@ func (e *UnclaimedError) Error() string {
 		for _, name := range slices.Sorted(maps.Keys(e.Seen)) {
 			fmt.Fprintf(&b, "\n  %s: %s", name, e.Seen[name])
 		}
-		b.WriteString("\nIs this builder's name in the coordinator's list of builders? A re-run of failed jobs alone has a new run attempt: re-run all jobs.")
+		b.WriteString("\nIs this builder's name in the coordinator's list of builders? If a coordinator did not answer, does the tailnet's policy let builders reach it (\"grants\")? A re-run of failed jobs alone has a new run attempt: re-run all jobs.")
 	case e.Err != nil:
 		fmt.Fprintf(&b, ": %v", e.Err)
 	default:
