@@ -157,6 +157,12 @@ func (b *thisHost) offer(ctx context.Context) (apiclient.Offer, error) {
 	if len(self.HostKeys) > 0 {
 		offer.HostKeys = &self.HostKeys
 	}
+	if n := b.set.Cluster.MaxJobs; n > 0 {
+		offer.MaxJobs = &n
+	}
+	if n := b.set.Cluster.SpeedFactor; n > 0 {
+		offer.SpeedFactor = &n
+	}
 	return offer, nil
 }
 

@@ -32,8 +32,8 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		},
 		Check:       programs.CheckStore,
 		Restart:     daemon.Restart,
-		MaxJobs:     a.set.Coordinator.MaxJobs,
-		SpeedFactor: a.set.Coordinator.SpeedFactor,
+		MaxJobs:     a.set.Cluster.MaxJobs,
+		SpeedFactor: a.set.Cluster.SpeedFactor,
 		Log:         a.log,
 	}
 	if userspace {

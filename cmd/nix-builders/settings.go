@@ -33,6 +33,8 @@ type clusterSettings struct {
 	Lease          seconds `split_words:"true" default:"45s" desc:"Silence after which coordinator and builder take each other for lost (3 s to 1 h)."`
 	BuilderTag     string  `split_words:"true" default:"tag:nix-ci-builder" desc:"Tailnet tag of builders."`
 	CoordinatorTag string  `split_words:"true" default:"tag:nix-ci-coordinator" desc:"Tailnet tag of coordinators."`
+	MaxJobs        int     `split_words:"true" default:"0" desc:"Builds at a time (up to 4096). On a builder its own; on the coordinator that of builders that name none. 0: one a core, as far as 2 GiB of memory each allow."`
+	SpeedFactor    int     `split_words:"true" default:"0" desc:"How fast a builder is beside the others, as Nix's machines file has it (up to 1000). On a builder its own; on the coordinator that of builders that name none. 0: 1."`
 }
 
 type tailnetSettings struct {
@@ -53,8 +55,6 @@ type coordinatorSettings struct {
 	Builders          words   `split_words:"true" desc:"Host names of the builders to wait for, separated by white space. Needed by the coordinator."`
 	MinBuilders       int     `split_words:"true" default:"0" desc:"How many must be ready before builds start. 0: all."`
 	GatherTimeout     seconds `split_words:"true" desc:"How long the coordinator waits for its builders (1 s to 7 h). Default: 60 s longer than a builder waits to be claimed, see NIX_BUILDERS_BUILDER_TIMEOUT."`
-	MaxJobs           int     `split_words:"true" default:"0" desc:"Builds at a time on each builder. 0: one a core, as far as 2 GiB of memory each allow."`
-	SpeedFactor       int     `split_words:"true" default:"1" desc:"Speed factor of the builders in Nix's machines file."`
 	WebhookURL        string  `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
 	WebhookSecret     secret  `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`
 	WebhookSecretFile string  `split_words:"true" desc:"File that holds the webhook secret."`

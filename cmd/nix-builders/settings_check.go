@@ -73,11 +73,11 @@ func (s *settings) check() error {
 	if n := s.Coordinator.MinBuilders; n < 0 || n > len(s.Coordinator.Builders) && len(s.Coordinator.Builders) > 0 {
 		wrong("MIN_BUILDERS", "%d is out of range, want 0 (all) to %d, the number of NIX_BUILDERS_BUILDERS", n, len(s.Coordinator.Builders))
 	}
-	if n := s.Coordinator.MaxJobs; n < 0 || n > 4096 {
+	if n := s.Cluster.MaxJobs; n < 0 || n > 4096 {
 		wrong("MAX_JOBS", "%d is out of range, want 0 (by cores and memory) to 4096", n)
 	}
-	if n := s.Coordinator.SpeedFactor; n < 1 || n > 1000 {
-		wrong("SPEED_FACTOR", "%d is out of range, want 1 to 1000", n)
+	if n := s.Cluster.SpeedFactor; n < 0 || n > 1000 {
+		wrong("SPEED_FACTOR", "%d is out of range, want 0 (for 1) to 1000", n)
 	}
 	for name, path := range map[string]string{
 		"STATE_DIR": s.Files.StateDir, "MACHINES_FILE": s.Files.MachinesFile, "NIX_CONF": s.Files.NixConf,
