@@ -220,7 +220,8 @@ func (r *registry) mapResponse(k key.NodePublic, res tailcfg.MapResponse) (*tail
 	res.Node = self
 	users := map[tailcfg.UserID]tailcfg.UserProfile{self.User: userOf(n)}
 	for _, peer := range all {
-		if peer == n || peer.expired || !r.policy.sees(n, peer) {
+		approved := n.wire.MachineAuthorized && peer.wire.MachineAuthorized
+		if peer == n || peer.expired || !approved || !r.policy.sees(n, peer) {
 			continue
 		}
 		p := peer.wire.Clone()

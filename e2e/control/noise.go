@@ -35,6 +35,7 @@ func (s *Server) outer() http.Handler {
 		s.upgraded.hand(conn)
 	})
 	s.apiRoutes(mux)
+	s.oidc.routes(mux)
 	return mux
 }
 

@@ -112,6 +112,7 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 		n.wire.Tags = tags
 		n.login = cmp.Or(r.keys[i].User, Person)
 		n.ephemeral = req.Ephemeral || r.keys[i].Ephemeral
+		n.wire.MachineAuthorized = !r.deviceApproval || !r.keys[i].NeedsApproval
 	}
 	r.spendLocked(authKey)
 	n.wire.User = userOf(n).ID
@@ -124,7 +125,7 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 
 	u := userOf(n)
 	return tailcfg.RegisterResponse{
-		MachineAuthorized: true,
+		MachineAuthorized: n.wire.MachineAuthorized,
 		User:              tailcfg.User{ID: u.ID, DisplayName: u.DisplayName, Created: n.wire.Created},
 		Login:             tailcfg.Login{ID: tailcfg.LoginID(u.ID), Provider: "lab", LoginName: u.LoginName, DisplayName: u.DisplayName},
 	}, nil

@@ -46,6 +46,7 @@ type node struct {
 type registry struct {
 	domain         string
 	ephemeralAfter time.Duration
+	deviceApproval bool
 	logf           func(string, ...any)
 
 	mu      sync.Mutex
@@ -62,6 +63,7 @@ func newRegistry(cfg Config) *registry {
 	return &registry{
 		domain:         cfg.Domain,
 		ephemeralAfter: cfg.EphemeralAfter,
+		deviceApproval: cfg.DeviceApproval,
 		keys:           slices.Clone(cfg.AuthKeys),
 		logf:           cfg.Logf,
 		nodes:          map[key.NodePublic]*node{},

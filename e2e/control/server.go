@@ -38,6 +38,9 @@ type AuthKey struct {
 	User string
 	// Ephemeral makes every node of this key ephemeral, asked for or not.
 	Ephemeral bool
+	// NeedsApproval makes its nodes wait for an administrator, if the tailnet has
+	// Config.DeviceApproval.
+	NeedsApproval bool
 
 	once bool // good for one node
 }
@@ -56,6 +59,11 @@ type Config struct {
 	Policy *Policy
 	// AuthKeys admits nodes. If nil, CIKey and PersonKey.
 	AuthKeys []AuthKey
+	// Credentials make auth keys. If nil, those of the constants.
+	Credentials []Credential
+	// DeviceApproval makes nodes wait for an administrator, who never comes, unless
+	// their key is pre-approved.
+	DeviceApproval bool
 	// EphemeralAfter is how long an ephemeral node outlives its map poll. If 0,
 	// a minute.
 	EphemeralAfter time.Duration
@@ -82,7 +90,9 @@ type Server struct {
 
 	upgraded *handedConns
 
-	reg *registry
+	reg         *registry
+	credentials credentials
+	oidc        *oidc
 
 	mu    sync.Mutex
 	local []*localNode // guarded by mu; nodes that Node started, closed by Close
@@ -118,7 +128,12 @@ func Start(cfg Config) (*Server, error) {
 		}
 	}
 
+	if cfg.Credentials == nil {
+		cfg.Credentials = defaultCredentials()
+	}
+
 	s := &Server{cfg: cfg, noise: key.NewMachine()}
+	s.credentials = credentials{all: cfg.Credentials, tokens: map[string]Credential{}}
 	s.reg = newRegistry(cfg)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 
@@ -132,6 +147,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("start control server: %w", err)
 	}
 	s.url = "http://" + ln.Addr().String()
+	s.oidc = newOIDC(s.url)
 	s.front = &http.Server{
 		Handler:           s.outer(),
 		ReadHeaderTimeout: 10 * time.Second,
