@@ -133,6 +133,11 @@ func (f *Fleet) Start(ctx context.Context, host, user string, argv ...string) (*
 	return f.start(ctx, host, user, nil, argv...)
 }
 
+// StartWith is [Fleet.Start] with more set over the run's environment.
+func (f *Fleet) StartWith(ctx context.Context, host, user string, more map[string]string, argv ...string) (*Process, error) {
+	return f.start(ctx, host, user, more, argv...)
+}
+
 func (f *Fleet) start(ctx context.Context, host, user string, more map[string]string, argv ...string) (*Process, error) {
 	h := f.Lab.Host(host)
 	if err := h.WriteFile(ctx, KeyFile, []byte(control.CIKey+"\n"), 0o600); err != nil {
