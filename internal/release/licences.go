@@ -54,7 +54,8 @@ func (m *Module) licences(ctx context.Context, t Target) (files []licence, modul
 			if pkg.Standard || pkg.Module == nil || pkg.Module.Main {
 				continue
 			}
-			root := "licences/" + pkg.Module.Path
+			// Two programs may hold two versions of a module.
+			root := "licences/" + pkg.Module.Path + "@" + pkg.Module.Version
 			if !roots[root] {
 				roots[root] = true
 				modules = append(modules, pkg.Module.Path+" "+pkg.Module.Version)

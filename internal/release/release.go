@@ -53,11 +53,11 @@ func (m *Module) pack(ctx context.Context, out string, c Checksums, t Target) (s
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := m.Build(ctx, tmp, c.Version, t, true); err != nil {
-		return "", err
-	}
 	licences, modules, err := m.licences(ctx, t)
 	if err != nil {
+		return "", err
+	}
+	if err := m.Build(ctx, tmp, c.Version, t, true); err != nil {
 		return "", err
 	}
 	own, err := os.ReadFile(filepath.Join(m.Dir, "LICENSE"))
