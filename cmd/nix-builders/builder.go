@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -38,15 +37,18 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 		if len(args) > 0 {
 			return usagef("builder takes no argument %q", clip(args[0]))
 		}
-		if err := a.set.require("CLUSTER", "HOSTNAME"); err != nil {
-			return &usageError{err}
+		if err := a.checkMember(rundir.Builder); err != nil {
+			return err
+		}
+		if err := a.takeSecrets(ctx, !a.joined(rundir.Builder)); err != nil {
+			return err
+		}
+		if os.Geteuid() != 0 && !a.ownState() {
+			return a.front(ctx, "builder")
 		}
 		return a.build(ctx)
 	},
 }
-
-// processFile is where the builder's directory says who runs.
-const processFile = "process.json"
 
 func (a *app) build(ctx context.Context) error {
 	self, err := proc.Of(os.Getpid())
@@ -59,26 +61,20 @@ func (a *app) build(ctx context.Context) error {
 		// It would lose its place, and this one the tailnet that the other leaves.
 		return fmt.Errorf("cluster %s already has its builder here (pid %d)", a.set.Cluster.Cluster, other.PID)
 	}
-	d, err = rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w: run it as root (sudo -E), or set NIX_BUILDERS_STATE_DIR to a directory of yours", err)
-	}
-	if err != nil {
+	if d, err = a.memberDir(rundir.Builder); err != nil {
 		return err
 	}
 	if err := d.Save(processFile, 0o644, self); err != nil {
 		return err
 	}
-	m, err := a.join(ctx, d, a.set.Cluster.BuilderTag)
+	m, err := a.become(ctx, d, rundir.Builder)
 	if err != nil {
-		return errors.Join(err, d.Remove())
+		return errors.Join(err, a.endMembership(d))
 	}
 	err = a.serveBuilds(ctx, m.Client())
-	if left := a.leaveTailnet(m); left != nil {
+	if left := a.endMembership(d); left != nil {
 		// The tailnet forgets an ephemeral node by itself; the builder's work is done.
 		a.log.Warn("leave the tailnet", "error", left)
-	} else if rm := d.Remove(); rm != nil {
-		a.log.Warn("clean up", "error", rm)
 	}
 	return err
 }

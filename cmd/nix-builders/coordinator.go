@@ -22,7 +22,7 @@ on the tailnet address, waits for the builders, opens the Nix store of each, and
 Nix up to build on them. Then it returns; the server goes on until nix-builders leave.
 
 Needs NIX_BUILDERS_HOSTNAME, NIX_BUILDERS_BUILDERS, an auth key where nobody is logged
-in yet, and outside GitHub NIX_BUILDERS_CLUSTER. Must run as root.
+in yet, and outside GitHub NIX_BUILDERS_CLUSTER. An ordinary user needs sudo.
 
 Exit code 0 when enough builders are ready; 1 with a report when they are not in time;
 130 when it was cancelled.
@@ -30,6 +30,7 @@ Exit code 0 when enough builders are ready; 1 with a report when they are not in
   --foreground   serve in this process, until it is told to end`,
 	run: func(ctx context.Context, a *app, args []string) error {
 		var foreground bool
+		given := args
 		args, err := a.flags("coordinator", args, func(fs *flag.FlagSet) { fs.BoolVar(&foreground, "foreground", false, "") })
 		if err != nil {
 			return err
@@ -40,8 +41,14 @@ Exit code 0 when enough builders are ready; 1 with a report when they are not in
 		if err := a.set.require("CLUSTER", "HOSTNAME", "BUILDERS"); err != nil {
 			return &usageError{err}
 		}
+		if err := a.checkMember(rundir.Coordinator); err != nil {
+			return err
+		}
+		if err := a.takeSecrets(ctx, !a.joined(rundir.Coordinator)); err != nil {
+			return err
+		}
 		if os.Geteuid() != 0 {
-			return errors.New("it writes Nix's and root's files: run it as root (sudo -E)")
+			return a.front(ctx, append([]string{"coordinator"}, given...)...)
 		}
 		return a.coordinate(ctx, foreground)
 	},
@@ -52,22 +59,24 @@ func (a *app) coordinate(ctx context.Context, foreground bool) error {
 	if s, err := d.Server(); err == nil && s.Supervisor.Alive() {
 		return fmt.Errorf("cluster %s already has its coordinator here (pid %d); nix-builders leave ends it", s.Cluster, s.Supervisor.PID)
 	}
-	d, err := rundir.New(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Coordinator)
+	d, err := a.memberDir(rundir.Coordinator)
 	if err != nil {
 		return err
 	}
-	m, err := a.join(ctx, d, a.set.Cluster.CoordinatorTag)
-	if err != nil {
-		return errors.Join(err, d.Remove())
+	if err := a.keepWebhookSecret(d); err != nil {
+		return errors.Join(err, a.endMembership(d))
+	}
+	if _, err := a.become(ctx, d, rundir.Coordinator); err != nil {
+		return errors.Join(err, a.endMembership(d))
 	}
 	if foreground {
 		// It ends with this process, and with it all that it needed.
 		err := a.coordinateHere(ctx, d)
-		return errors.Join(err, a.leaveTailnet(m), removeLink(a.stopLink()), d.Remove())
+		return errors.Join(err, removeLink(a.stopLink()), a.endMembership(d))
 	}
 	if err := a.serveDetached(ctx, d); err != nil {
 		// Nobody is left who could use the tailnet or the directory.
-		return errors.Join(err, a.leaveTailnet(m), d.Remove())
+		return errors.Join(err, a.endMembership(d))
 	}
 	return a.gather(ctx, d)
 }

@@ -3,34 +3,92 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
-// memberFile is where a member's directory keeps what Leave needs.
-const memberFile = "member.json"
+// What a member's directory keeps of its place on the tailnet.
+const (
+	memberFile  = "member.json"  // what leaving needs
+	processFile = "process.json" // who runs the builder
+)
 
 // leaveBound is what leaving the tailnet may take at the end of a signalled process.
 const leaveBound = 4 * time.Second
 
-// join makes this host a member of the tailnet with the tag, and notes in d how to
-// leave again.
-func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Membership, error) {
-	t := a.set.Tailnet
-	key, err := t.authKey()
+// joined tells whether an earlier process joined the tailnet for the role, or is about to.
+func (a *app) joined(role string) bool {
+	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, role)
+	j, err := d.Joining()
+	return err == nil && j.Error == "" || d.Has(memberFile)
+}
+
+// become makes this host what its role needs: with the Nix configuration that the user
+// asked for, and on the tailnet.
+func (a *app) become(ctx context.Context, d *rundir.Dir, role string) (*tailnet.Membership, error) {
+	if err := a.configureNix(ctx, d, role); err != nil {
+		return nil, err
+	}
+	err := a.awaitJoining(ctx, d)
+	if errors.Is(err, errJoinFailed) && a.canLogIn() {
+		a.log.Warn("joining anew", "error", err)
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	tags := t.Tags
+	return a.join(ctx, d, role)
+}
+
+// canLogIn tells whether this process was given what it takes.
+func (a *app) canLogIn() bool { return a.secrets.AuthKey != "" || a.secrets.IDToken != "" }
+
+// tags are what this host is to have on the tailnet.
+func (a *app) tags(role string) (words, error) {
+	tag, name := a.set.Cluster.BuilderTag, "BUILDER_TAG"
+	if role == rundir.Coordinator {
+		tag, name = a.set.Cluster.CoordinatorTag, "COORDINATOR_TAG"
+	}
+	tags := a.set.Tailnet.Tags
 	if len(tags) == 0 {
-		tags = words{tag}
+		return words{tag}, nil
+	}
+	if !slices.Contains(tags, tag) {
+		return nil, fmt.Errorf("%s_TAGS: [%s] has not %s, by which a %s is known: set %s_%s (the input %s) to the tag it has, on every job of the cluster",
+			prefix, strings.Join(tags, " "), tag, role, prefix, name, strings.ToLower(name))
+	}
+	return tags, nil
+}
+
+// join makes this host a member of the tailnet in its role, or takes over what an earlier
+// process joined, and notes in d how to leave again.
+func (a *app) join(ctx context.Context, d *rundir.Dir, role string) (*tailnet.Membership, error) {
+	t := a.set.Tailnet
+	tags, err := a.tags(role)
+	if err != nil {
+		return nil, err
+	}
+	tailscale, tailscaled, err := t.programs()
+	if err != nil {
+		return nil, err
+	}
+	clientID := t.ClientID
+	if a.secrets.IDToken == "" {
+		clientID = "" // somebody has logged in already
 	}
 	m, err := tailnet.Join(ctx, tailnet.JoinOptions{
 		Hostname:     t.Hostname,
 		Tags:         tags,
-		AuthKey:      key,
+		AuthKey:      tailnet.Secret(a.secrets.AuthKey),
+		ClientID:     clientID,
+		IDToken:      tailnet.Secret(a.secrets.IDToken),
 		LoginServer:  t.LoginServer,
 		Networking:   tailnet.Networking(t.Networking),
 		SSH:          true,
@@ -39,8 +97,8 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Mem
 		StateDir:     d.Path(""),
 		Ephemeral:    true,
 		NoLogs:       !t.TailscaledLogs,
-		Tailscale:    t.Tailscale,
-		Tailscaled:   t.Tailscaled,
+		Tailscale:    tailscale,
+		Tailscaled:   tailscaled,
 		Timeout:      time.Duration(t.JoinTimeout),
 		Log:          a.log,
 	})
@@ -55,7 +113,31 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, tag string) (*tailnet.Mem
 	if err := d.Save(memberFile, 0o600, m); err != nil {
 		return nil, errors.Join(err, a.leaveTailnet(m))
 	}
+	if err := a.installTailscale(d, tailscale); err != nil {
+		a.log.Warn("put tailscale on PATH", "error", err) // nothing of ours needs it there
+	}
 	return m, nil
+}
+
+// programs are tailscale and tailscaled: those that the settings name, else those that
+// were installed beside this program, else those on PATH.
+func (t *tailnetSettings) programs() (tailscale, tailscaled string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", "", fmt.Errorf("find this program: %w", err)
+	}
+	beside := func(name, setting string) string {
+		if path := filepath.Join(filepath.Dir(self), name); setting == name && executable(path) {
+			return path
+		}
+		return setting
+	}
+	return beside("tailscale", t.Tailscale), beside("tailscaled", t.Tailscaled), nil
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // leaveTailnet undoes join. It runs when the command's own context has ended.
@@ -63,6 +145,31 @@ func (a *app) leaveTailnet(m *tailnet.Membership) error {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBound)
 	defer cancel()
 	return m.Leave(ctx)
+}
+
+// endMembership ends a joining that is under way and leaves the tailnet, and forgets both.
+func (a *app) endMembership(d *rundir.Dir) error {
+	var problems []error
+	switch j, err := d.Joining(); {
+	case errors.Is(err, rundir.ErrNone):
+	case err != nil:
+		problems = append(problems, err)
+	case j.Process.PID != os.Getpid():
+		problems = append(problems, endProcess("process that joins the tailnet", j.Process))
+	}
+	// Only now: the process may just have made it.
+	var m tailnet.Membership
+	switch err := d.Load(memberFile, &m); {
+	case errors.Is(err, rundir.ErrNone):
+	case err != nil:
+		problems = append(problems, err)
+	default:
+		problems = append(problems, a.leaveTailnet(&m))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	return d.Clear(extraFile, linksFile)
 }
 
 // client asks the tailscaled that the settings mean.

@@ -4,35 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
 var leaveCommand = command{
 	name:    "leave",
-	summary: "end what coordinator or builder left on this host",
+	summary: "end what join, coordinator or builder left on this host",
 	detail: `What a job's last step runs, always. Stops the cluster if it still runs, ends the
-server, prints its log, restores Nix's and SSH's files, leaves the tailnet, and removes
-the cluster's directory. Does nothing where there is nothing to end.
+server, prints its log, ends a builder or a joining that still runs, restores Nix's and
+SSH's files, leaves the tailnet, and removes the cluster's directory. Does nothing where
+there is nothing to end.
 
 With NIX_BUILDERS_CLUSTER (or on GitHub) only that cluster's, else every cluster's.`,
-	run: func(_ context.Context, a *app, args []string) error {
+	run: func(ctx context.Context, a *app, args []string) error {
 		if len(args) > 0 {
 			return usagef("leave takes no arguments")
 		}
-		var problems []error
-		for _, role := range []string{rundir.Coordinator, rundir.Builder} {
-			dirs, err := rundir.Find(a.set.Files.StateDir, role)
-			problems = append(problems, err)
-			for _, d := range dirs {
-				if id := a.set.Cluster.Cluster; id == "" || d.Path("") == rundir.At(a.set.Files.StateDir, id, role).Path("") {
-					problems = append(problems, a.leave(d, role))
-				}
-			}
+		members, err := a.members()
+		if len(members) == 0 {
+			return err
+		}
+		if os.Geteuid() != 0 && !a.ownState() {
+			return a.front(ctx, "leave")
+		}
+		problems := []error{err}
+		for _, m := range members {
+			problems = append(problems, a.leave(m.dir, m.role))
 		}
 		return errors.Join(problems...)
 	},
+}
+
+// A member is what a cluster has on this host.
+type member struct {
+	dir  *rundir.Dir
+	role string
+}
+
+// members are those that the settings mean.
+func (a *app) members() (members []member, err error) {
+	for _, role := range []string{rundir.Coordinator, rundir.Builder} {
+		dirs, problem := rundir.Find(a.set.Files.StateDir, role)
+		err = errors.Join(err, problem)
+		for _, d := range dirs {
+			if id := a.set.Cluster.Cluster; id == "" || d.Path("") == rundir.At(a.set.Files.StateDir, id, role).Path("") {
+				members = append(members, member{d, role})
+			}
+		}
+	}
+	return members, err
 }
 
 // leave does all it can, whatever fails; a directory stays when something did, so that
@@ -42,14 +65,15 @@ func (a *app) leave(d *rundir.Dir, role string) error {
 	if role == rundir.Coordinator {
 		problems = append(problems, a.endServer(d), a.restoreFiles(d), removeLink(a.stopLink()))
 	}
-	var m tailnet.Membership
-	switch err := d.Load(memberFile, &m); {
+	var builder proc.ID
+	switch err := d.Load(processFile, &builder); {
 	case errors.Is(err, rundir.ErrNone):
 	case err != nil:
 		problems = append(problems, err)
 	default:
-		problems = append(problems, a.leaveTailnet(&m))
+		problems = append(problems, endProcess("builder", builder))
 	}
+	problems = append(problems, a.restoreNix(d), a.endMembership(d), removeLinks(d))
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}

@@ -42,11 +42,19 @@ type app struct {
 	stdout, stderr io.Writer
 	set            *settings
 	log            *slog.Logger
+	onGitHub       bool // the output is the log of a workflow's step
+
+	secrets     secrets   // see takeSecrets
+	behindFront bool      // another process handed over settings and secrets, see front
+	lifeline    io.Reader // if not nil, the command ends when it does
 }
 
 func commands() []command {
+	asRoot := asRootCommand
+	asRoot.run = func(ctx context.Context, a *app, args []string) error { return a.asRoot(ctx, args) }
 	return []command{
 		planCommand,
+		joinCommand,
 		coordinatorCommand,
 		builderCommand,
 		statusCommand,
@@ -55,6 +63,7 @@ func commands() []command {
 		dialCommand,
 		serveCommand,
 		superviseCommand,
+		asRoot,
 		versionCommand,
 	}
 }
@@ -96,8 +105,13 @@ func (a *app) execute(c command, args []string) int {
 		return a.fail(c, &usageError{err})
 	}
 	a.log = newLogger(a.stderr, a.set.Log)
+	a.onGitHub = os.Getenv("GITHUB_ACTIONS") == "true"
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	if a.lifeline != nil {
+		ctx, cancel = withLifeline(ctx, a.lifeline)
+		defer cancel()
+	}
 	err = c.run(ctx, a, args)
 	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, context.Canceled)) {
 		fmt.Fprintf(a.stderr, "nix-builders %s: cancelled\n", c.name)

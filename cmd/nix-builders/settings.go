@@ -42,6 +42,8 @@ type tailnetSettings struct {
 	Tags            words   `split_words:"true" desc:"Tags to advertise, separated by spaces. Default: the tag of the role."`
 	AuthKey         secret  `split_words:"true" desc:"Tailscale auth key or OAuth client secret. Better: NIX_BUILDERS_AUTH_KEY_FILE."`
 	AuthKeyFile     string  `split_words:"true" desc:"File that holds the auth key or OAuth client secret."`
+	ClientID        string  `split_words:"true" desc:"Id of a federated identity on the tailnet, to log in with the identity token of the GitHub job instead of a key. The job needs permissions: id-token: write."`
+	Audience        string  `split_words:"true" desc:"Audience of that token. Default: api.tailscale.com/ and the client id."`
 	LoginServer     string  `split_words:"true" desc:"Control server, if not Tailscale's own."`
 	Networking      choice  `split_words:"true" default:"auto" desc:"How tailscaled reaches the network: auto, tun or userspace. auto: userspace on macOS, where it leaves DNS alone, tun elsewhere."`
 	TailscaleSocket string  `split_words:"true" desc:"Socket of tailscaled. Default: the system's."`
@@ -66,11 +68,12 @@ type builderSettings struct {
 }
 
 type fileSettings struct {
-	StateDir     string `split_words:"true" desc:"Where running clusters keep their state. Default: /run/nix-builders (macOS: /var/run/nix-builders)."`
-	MachinesFile string `split_words:"true" default:"/etc/nix/machines" desc:"Nix's file of remote machines."`
-	NixConf      string `split_words:"true" default:"/etc/nix/nix.conf" desc:"Nix's configuration."`
-	SSHConfig    string `split_words:"true" desc:"The SSH client configuration of the user that the Nix daemon runs as. Default: root's."`
-	BinDir       string `split_words:"true" default:"/usr/local/bin" desc:"Directory on PATH where the coordinator installs stop-nix-builders."`
+	StateDir       string `split_words:"true" desc:"Where running clusters keep their state. Default: /run/nix-builders (macOS: /var/run/nix-builders)."`
+	MachinesFile   string `split_words:"true" default:"/etc/nix/machines" desc:"Nix's file of remote machines."`
+	NixConf        string `split_words:"true" default:"/etc/nix/nix.conf" desc:"Nix's configuration."`
+	ExtraNixConfig string `split_words:"true" desc:"Lines to append to Nix's configuration on this host, until nix-builders leave."`
+	SSHConfig      string `split_words:"true" desc:"The SSH client configuration of the user that the Nix daemon runs as. Default: root's."`
+	BinDir         string `split_words:"true" default:"/usr/local/bin" desc:"Directory on PATH where the coordinator installs stop-nix-builders."`
 }
 
 type logSettings struct {

@@ -102,6 +102,12 @@ func (s *settings) check() error {
 	if s.Tailnet.AuthKey != "" && s.Tailnet.AuthKeyFile != "" {
 		wrong("AUTH_KEY_FILE", "set beside NIX_BUILDERS_AUTH_KEY; set only one of them")
 	}
+	if s.Tailnet.ClientID != "" && (s.Tailnet.AuthKey != "" || s.Tailnet.AuthKeyFile != "") {
+		wrong("CLIENT_ID", "set beside an auth key; set only one of them")
+	}
+	if s.Tailnet.Audience != "" && s.Tailnet.ClientID == "" {
+		wrong("AUDIENCE", "set without NIX_BUILDERS_CLIENT_ID, the identity that it is for")
+	}
 	if s.Coordinator.WebhookSecret != "" && s.Coordinator.WebhookSecretFile != "" {
 		wrong("WEBHOOK_SECRET_FILE", "set beside NIX_BUILDERS_WEBHOOK_SECRET; set only one of them")
 	}

@@ -105,6 +105,9 @@ func detach(d *rundir.Dir) (proc.ID, error) {
 	cmd := exec.Command(self, "supervise")
 	cmd.Dir = "/"
 	cmd.Env = detachedEnv(os.Environ())
+	if d.Has(webhookSecretFile) {
+		cmd.Env = append(cmd.Env, webhookFileVar+"="+d.Path(webhookSecretFile))
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -139,14 +142,14 @@ func endSupervisor(supervisor proc.ID) error {
 	return fmt.Errorf("the server (pid %d) did not end in order and was killed", supervisor.PID)
 }
 
-// detachedEnv leaves out what the server must not have: the key to the tailnet, and the
-// mark by which GitHub's runner finds and kills a step's processes.
+// detachedEnv leaves out what the server must not have: secrets, of which it has its own
+// in a file, the extra lines for Nix, which have their place, and the mark by which GitHub's runner finds and kills a step's processes.
 func detachedEnv(env []string) []string {
 	var kept []string
 	for _, kv := range env {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
-		case "RUNNER_TRACKING_ID", prefix + "_AUTH_KEY", prefix + "_AUTH_KEY_FILE":
+		case "RUNNER_TRACKING_ID", keyVar, keyFileVar, webhookVar, webhookFileVar, prefix + "_EXTRA_NIX_CONFIG":
 		default:
 			kept = append(kept, kv)
 		}

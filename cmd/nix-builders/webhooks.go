@@ -3,10 +3,28 @@ package main
 import (
 	"fmt"
 
+	"github.com/google/renameio/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/webhook"
 )
+
+// webhookSecretFile is where the detached server has the secret from.
+const webhookSecretFile = "webhook-secret"
+
+// keepWebhookSecret writes the secret, wherever it came from, for the server that outlives
+// this process.
+func (a *app) keepWebhookSecret(d *rundir.Dir) error {
+	if a.secrets.WebhookSecret == "" {
+		return nil
+	}
+	if err := renameio.WriteFile(d.Path(webhookSecretFile), []byte(a.secrets.WebhookSecret+"\n"), 0o600); err != nil {
+		return fmt.Errorf("keep the webhook secret: %w", err)
+	}
+	a.set.Coordinator.WebhookSecretFile = d.Path(webhookSecretFile) // a server in this process reads it too
+	return nil
+}
 
 // webhooks returns the sender that the settings ask for; nil if none.
 func (a *app) webhooks() (*webhook.Sender, error) {

@@ -15,7 +15,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -39,6 +41,14 @@ type Server struct {
 	API        string  `json:"api"`              // base URL, ends in /v1
 	Socket     string  `json:"socket,omitempty"` // control socket, with userspace networking
 	Supervisor proc.ID `json:"supervisor"`       // what to signal to end it
+}
+
+// Joining is a process that makes this host a member of the tailnet, or made it one, ahead
+// of the role's own.
+type Joining struct {
+	Process proc.ID   `json:"process"`
+	Started time.Time `json:"started"`
+	Error   string    `json:"error,omitempty"` // why it failed; empty while it runs
 }
 
 // ErrNone says that no member of a cluster lives here.
@@ -116,6 +126,21 @@ func (d *Dir) Server() (Server, error) {
 	return s, nil
 }
 
+// JoinLogPath is where a detached joining writes.
+func (d *Dir) JoinLogPath() string { return d.Path("join.log") }
+
+// SaveJoining says who joins, or how that ended.
+func (d *Dir) SaveJoining(j Joining) error { return d.Save("joining.json", 0o644, j) }
+
+// Joining reads what SaveJoining wrote. ErrNone if there is nothing.
+func (d *Dir) Joining() (Joining, error) {
+	var j Joining
+	if err := d.Load("joining.json", &j); err != nil {
+		return Joining{}, err
+	}
+	return j, nil
+}
+
 // Save writes v as JSON, at once or not at all.
 func (d *Dir) Save(name string, mode fs.FileMode, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
@@ -141,6 +166,30 @@ func (d *Dir) Load(name string, v any) error {
 		return fmt.Errorf("read %s: %w", d.Path(name), err)
 	}
 	return nil
+}
+
+// Has tells whether there is such a file.
+func (d *Dir) Has(name string) bool {
+	_, err := os.Stat(d.Path(name))
+	return err == nil
+}
+
+// Clear removes all but the named files, and the directory with the last of them.
+func (d *Dir) Clear(keep ...string) error {
+	if !slices.ContainsFunc(keep, d.Has) {
+		return d.Remove()
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("clear the cluster's directory: %w", err)
+	}
+	var problems []error
+	for _, e := range entries {
+		if !slices.Contains(keep, e.Name()) {
+			problems = append(problems, os.RemoveAll(d.Path(e.Name())))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // Remove takes the directory away, and those above it that are empty then: the

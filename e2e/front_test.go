@@ -1,0 +1,173 @@
+package e2e_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+)
+
+// A job is a rig whose commands run as on GitHub: as the job's ordinary user, with sudo.
+type job struct{ *rig }
+
+func newJob(t *testing.T, lab *testbed.Lab, suffix string, builders int) job {
+	j := job{newRig(t, lab, suffix, builders)}
+	j.Env["NIX_BUILDERS_AUTH_KEY_FILE"] = "" // it is root's
+	return j
+}
+
+// step starts a command of the role that the host has; env are NAME=VALUE pairs.
+func (j job) step(host string, env []string, argv ...string) *fleet.Process {
+	j.t.Helper()
+	set := map[string]string{"NIX_BUILDERS_HOSTNAME": "nix-coordinator-" + j.Suffix}
+	if host != j.Coordinator {
+		set["NIX_BUILDERS_HOSTNAME"] = j.NameOf(host)
+	} else {
+		var names []string
+		for _, b := range j.Builders {
+			names = append(names, j.NameOf(b))
+		}
+		set["NIX_BUILDERS_BUILDERS"] = strings.Join(names, " ")
+	}
+	maps.Copy(set, pairs(env))
+	p, err := j.StartWith(j.t.Context(), host, testbed.Runner, set, argv...)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	j.started = append(j.started, p)
+	return p
+}
+
+// join runs nix-builders join --detach on a host, which returns at once.
+func (j job) join(host string, env ...string) *fleet.Process {
+	j.t.Helper()
+	role := "builder"
+	if host == j.Coordinator {
+		role = "coordinator"
+	}
+	p := j.step(host, append([]string{"NIX_BUILDERS_AUTH_KEY=" + control.CIKey}, env...), "nix-builders", "join", "--detach", role)
+	j.wantExit(p, 0)
+	return p
+}
+
+func (j job) builder(host string, env ...string) *fleet.Process {
+	j.t.Helper()
+	return j.step(host, env, "nix-builders", "builder")
+}
+
+func (j job) coordinator(env ...string) *fleet.Process {
+	j.t.Helper()
+	return j.step(j.Coordinator, env, "nix-builders", "coordinator")
+}
+
+// post is a job's last step.
+func (j job) post(host string) string {
+	j.t.Helper()
+	code, printed := j.as(testbed.Runner, host, "nix-builders", "leave")
+	if code != 0 {
+		j.t.Errorf("nix-builders leave on %s ended with code %d:\n%s", host, code, printed)
+	}
+	return printed
+}
+
+// cancel does to a process what GitHub's runner does to a cancelled step's, and tells how
+// long it took. Only its first signal may be needed.
+func (j job) cancel(p *fleet.Process) {
+	j.t.Helper()
+	begin := time.Now()
+	for _, s := range []struct {
+		signal syscall.Signal
+		window time.Duration
+	}{{syscall.SIGINT, 7500 * time.Millisecond}, {syscall.SIGTERM, 2500 * time.Millisecond}, {syscall.SIGKILL, patience}} {
+		// As the job's user, who may not signal root's processes.
+		if code, printed := j.signalAs(p, s.signal); code != 0 {
+			j.t.Fatalf("%v to %s: %s", s.signal, p, printed)
+		}
+		timer := time.NewTimer(s.window)
+		select {
+		case <-p.Done():
+			timer.Stop()
+			if s.signal != syscall.SIGINT {
+				j.t.Errorf("%s ended only after %v, %v after the first signal; it printed:\n%s", p, s.signal, time.Since(begin), p.Output())
+			}
+			j.t.Logf("%s ended %v after the first signal", p, time.Since(begin))
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// signalAs signals the one process that the step has become, as the job's user.
+func (j job) signalAs(p *fleet.Process, sig syscall.Signal) (code int, printed string) {
+	j.t.Helper()
+	host, command, _ := strings.Cut(p.String(), ": ")
+	argv := strings.Fields(command)
+	pids := j.pids(host, "nix-builders", argv[1:]...)
+	if len(pids) != 1 {
+		j.t.Fatalf("%s has %d processes of %s, want one", host, len(pids), command)
+	}
+	return j.as(testbed.Runner, host, "kill", fmt.Sprintf("-%d", sig), pids[0])
+}
+
+// clean checks that nothing is left: on no host, nor on the tailnet.
+func (j job) clean(pristine map[string]string) {
+	j.t.Helper()
+	if left := j.nodes(); len(left) > 0 {
+		j.t.Errorf("still on the tailnet: %v", left)
+	}
+	for _, h := range j.Lab.Hosts() {
+		for _, program := range []string{"nix-builders", "tailscaled", "sudo"} {
+			if pids := j.pids(h.Name(), program); len(pids) > 0 {
+				j.t.Errorf("%s still runs on %s: %v", program, h.Name(), pids)
+			}
+		}
+		if diff := cmp.Diff(pristine, j.files(h.Name())); diff != "" {
+			j.t.Errorf("files of %s are not as they were (-before +after):\n%s", h.Name(), diff)
+		}
+	}
+}
+
+// A workflow's jobs run every command as an ordinary user: the key is given to the step
+// that begins to join, and to no other; the rest is as if they were root.
+func TestOrdinaryUser(t *testing.T) {
+	lab := startLab(t, testbed.Config{Builders: 2})
+	j := newJob(t, lab, "user", 2)
+	pristine := j.files(j.Coordinator)
+	hosts := append([]string{j.Coordinator}, j.Builders...)
+	for _, host := range hosts {
+		j.join(host)
+	}
+	builders := map[string]*fleet.Process{}
+	for _, host := range j.Builders {
+		builders[host] = j.builder(host)
+	}
+	step := j.coordinator()
+	j.wantExit(step, 0)
+	for _, host := range hosts {
+		if pids := j.pids(host, "nix-builders", "as-root"); host != j.Coordinator && len(pids) != 1 {
+			t.Errorf("%d processes of root's on %s, want one", len(pids), host)
+		}
+	}
+	j.buildsOnBoth()
+	j.stop()
+	for _, p := range builders {
+		j.wantExit(p, 0)
+	}
+	for _, host := range hosts {
+		j.post(host)
+	}
+	j.clean(pristine)
+	if again := j.post(j.Coordinator); strings.TrimSpace(again) != "" {
+		t.Errorf("the second leave has something to say: %s", again)
+	}
+	_ = slices.Sorted(maps.Keys(builders))
+}
