@@ -21,10 +21,11 @@ const checkTimeout = 30 * time.Second
 
 // CheckStore opens m's store as a build would: the same URI, the same pinned host key,
 // root's own ssh_config. Call it as root. The error is one line, says what went wrong and
-// what to look at, and wraps [context.DeadlineExceeded] if the store was too slow.
+// what to look at, not with whom, and wraps [context.DeadlineExceeded] if the store was
+// too slow.
 func (p Programs) CheckStore(ctx context.Context, m Machine) (Store, error) {
 	if err := m.Validate(); err != nil {
-		return Store{}, fmt.Errorf("check store of %s: %w: %w", m.Name, ErrUnusable, err)
+		return Store{}, fmt.Errorf("open its store: %w: %w", ErrUnusable, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, errSlowStore)
 	defer cancel()
@@ -34,7 +35,7 @@ func (p Programs) CheckStore(ctx context.Context, m Machine) (Store, error) {
 		s, err = parseStoreInfo(out)
 	}
 	if err != nil {
-		return Store{}, fmt.Errorf("check store of %s: %w", m.Name, advise(err))
+		return Store{}, fmt.Errorf("open its store: %w", advise(err))
 	}
 	return s, nil
 }
