@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,11 +32,20 @@ func (s *Server) serveRegister(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
+	if req.Followup != "" { // waits until somebody has logged in with a browser: nobody will
+		select {
+		case <-r.Context().Done():
+		case <-s.ctx.Done():
+		}
+		return
+	}
 	var res tailcfg.RegisterResponse
 	if isLogout(&req) {
 		s.reg.logout(req.NodeKey, machineOf(r))
 		res.NodeKeyExpired = true
-	} else if n, err := s.reg.register(&req, machineOf(r)); err != nil {
+	} else if n, err := s.reg.register(&req, machineOf(r)); errors.Is(err, errNoKey) {
+		res.AuthURL = s.url + "/a/" + rand.Text()
+	} else if err != nil {
 		res.Error = err.Error()
 	} else {
 		res = n
@@ -66,6 +76,9 @@ func (r *registry) logout(k key.NodePublic, machine key.MachinePublic) {
 	r.notifyLocked()
 }
 
+// errNoKey says that a node is not known and shows no key.
+var errNoKey = errors.New("no auth key")
+
 // register admits a node, or refreshes one that is known.
 func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePublic) (tailcfg.RegisterResponse, error) {
 	r.mu.Lock()
@@ -86,8 +99,11 @@ func (r *registry) register(req *tailcfg.RegisterRequest, machine key.MachinePub
 	}
 	i := slices.IndexFunc(r.keys, func(k AuthKey) bool { return k.Key == authKey })
 	// Someone who comes back needs no key, and may show the one it once used up.
-	// Anybody else needs one, for there is no browser here to log in with.
+	// Anybody else needs one, or a browser.
 	if i < 0 && (n == nil || n.expired) {
+		if authKey == "" {
+			return tailcfg.RegisterResponse{}, errNoKey
+		}
 		return tailcfg.RegisterResponse{}, errors.New("invalid key: unable to validate API key")
 	}
 	var tags []string
