@@ -3,8 +3,10 @@ package tailnet_test
 import (
 	"cmp"
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,6 +122,48 @@ func nodes(t *testing.T, s *control.Server) string {
 		names = append(names, n.Name)
 	}
 	return strings.Join(names, " ")
+}
+
+// watch looks again and again, until the function that it returns is called, whether any
+// process has the secret in its arguments or environment, which is an error. It is one too
+// if it never saw `tailscale up` run on the socket, for then it has proved nothing.
+func watch(t *testing.T, socket, secret string) (stop func()) {
+	t.Helper()
+	type scan struct {
+		ups   int // looks that saw `tailscale up` run
+		leaks []string
+	}
+	watched, done := make(chan scan), make(chan struct{})
+	t.Cleanup(func() { <-watched })
+	go func() { // ends with the test at the latest
+		defer close(watched)
+		var sc scan
+		for t.Context().Err() == nil {
+			for _, line := range processes(socket) {
+				if strings.Contains(line, " up ") {
+					sc.ups++
+				}
+			}
+			sc.leaks = slices.AppendSeq(sc.leaks, maps.Values(processes(secret)))
+			select {
+			case <-done:
+				watched <- sc
+				return
+			default:
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(done)
+		sc := <-watched
+		if sc.ups == 0 {
+			t.Error("the test did not look while tailscale up ran: it proves nothing")
+		}
+		if len(sc.leaks) > 0 {
+			t.Errorf("processes with the secret in arguments or environment: %q", sc.leaks)
+		}
+	}
 }
 
 // processes returns the command lines of the running processes that have text

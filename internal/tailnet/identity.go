@@ -30,30 +30,27 @@ func (a *audiences) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*[]string)(a))
 }
 
-// describeToken tells of an identity token what decides whether it is taken, and nothing
-// that would let anybody use it: a token is worth nothing without its signature.
-func describeToken(token Secret, now time.Time) string {
-	parts := strings.Split(strings.TrimSpace(string(token)), ".")
+// tokenRefused tells why no federated identity may have taken the token, as far as the
+// token shows it. It shows nothing that would let anybody use it: a token is worth nothing
+// without its signature.
+func tokenRefused(token Secret, now time.Time) string {
+	parts := strings.Split(string(token), ".")
 	if len(parts) != 3 {
-		return "the identity token is none: it has not three parts"
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return "the identity token can't be read"
+		return "what was given as identity token is none"
 	}
 	var c claims
-	if err := json.Unmarshal(payload, &c); err != nil {
-		return "the identity token can't be read"
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &c) != nil {
+		return "what was given as identity token can't be read"
 	}
-	text := fmt.Sprintf("this job's token has the subject %s, the audience %s and the issuer %s",
-		claim(c.Subject), claim(strings.Join(c.Audience, " ")), claim(c.Issuer))
 	if c.Expiry > 0 && c.Expiry < math.MaxInt32 {
 		if expiry := time.Unix(int64(c.Expiry), 0).UTC(); now.After(expiry) {
-			text += fmt.Sprintf(", and expired at %s, %v ago: run the job again",
+			return fmt.Sprintf("this job's identity token expired at %s, %v ago: run the job again",
 				expiry.Format("15:04:05 MST"), now.Sub(expiry).Round(time.Second))
 		}
 	}
-	return text
+	return fmt.Sprintf("no federated identity with this client id takes this job's identity token: compare its issuer %s, subject %s and audience %s with those of the tailnet's trust credential",
+		claim(c.Issuer), claim(c.Subject), claim(strings.Join(c.Audience, " ")))
 }
 
 // claim makes one line of a claim, and not a long one.

@@ -106,6 +106,10 @@ func Join(ctx context.Context, opts JoinOptions) (*Membership, error) {
 	return j.m, nil
 }
 
+// secretLimit is what fits into a pipe on every platform. GitHub's identity tokens have
+// about 2 KiB.
+const secretLimit = 12 << 10
+
 // parseCredentials makes what a user gave what tailscale takes.
 func (o *JoinOptions) parseCredentials() (err error) {
 	if o.AuthKey, err = ParseKey(string(o.AuthKey)); err != nil {
@@ -115,6 +119,9 @@ func (o *JoinOptions) parseCredentials() (err error) {
 		return err
 	}
 	o.IDToken = Secret(strings.TrimSpace(string(o.IDToken)))
+	if len(o.AuthKey) > secretLimit || len(o.IDToken) > secretLimit {
+		return errors.New("what was given as auth key or identity token is too long to be one")
+	}
 	if o.AuthKey != "" && o.ClientID != "" {
 		return errors.New("both an auth key and a client id are given: give one of them")
 	}

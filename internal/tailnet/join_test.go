@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,37 +32,9 @@ func TestJoinAndLeave(t *testing.T) {
 	opts.SSH = true
 	t.Setenv("NIX_BUILDERS_KEY", secret) // what a child would inherit
 
-	type scan struct {
-		ups   int // looks that saw `tailscale up` run
-		leaks []string
-	}
-	watched, done := make(chan scan), make(chan struct{})
-	go func() {
-		var sc scan
-		for {
-			for _, line := range processes(opts.Socket) {
-				if strings.Contains(line, " up ") {
-					sc.ups++
-				}
-			}
-			sc.leaks = slices.AppendSeq(sc.leaks, maps.Values(processes(secret)))
-			select {
-			case <-done:
-				watched <- sc
-				return
-			default:
-			}
-		}
-	}()
+	watched := watch(t, opts.Socket, secret)
 	m := join(t, opts)
-	close(done)
-	sc := <-watched
-	if sc.ups == 0 {
-		t.Error("the test did not look while tailscale up ran: it proves nothing")
-	}
-	if len(sc.leaks) > 0 {
-		t.Errorf("processes with the key in arguments or environment: %q", sc.leaks)
-	}
+	watched()
 
 	self, err := m.Client().Self(t.Context())
 	if err != nil {

@@ -6,10 +6,10 @@ import "regexp"
 type refusal struct {
 	text *regexp.Regexp
 	err  error
-	hint string
-	// claims says that what the identity token claims is worth telling.
-	claims bool
+	hint string // what to do; if empty, what tokenRefused says
 }
+
+const hintNoKey = "no key was given and this host is not logged in: configure an auth key, the secret of an OAuth client, or the client id of a federated identity"
 
 // refusals are in the order in which they are looked for. Sources: cmd/tailscale/cli/up.go,
 // feature/oauthkey and feature/identityfederation of Tailscale, and the answers of the
@@ -30,7 +30,7 @@ var refusals = []refusal{
 	},
 	{
 		text: regexp.MustCompile(`(?i)to authenticate, visit`), err: ErrKeyRefused,
-		hint: "no key was given and this host is not logged in: configure an auth key, the secret of an OAuth client, or the client id of a federated identity",
+		hint: hintNoKey,
 	},
 	{
 		text: regexp.MustCompile(`(?i)does not have enough permissions|user does not have access to this operation`), err: ErrKeyRefused,
@@ -42,8 +42,6 @@ var refusals = []refusal{
 	},
 	{
 		text: regexp.MustCompile(`(?i)token exchange failed with status 40[013]`), err: ErrKeyRefused,
-		hint:   "there is no federated identity with this client id that accepts this job's identity token: its issuer, subject and audience must be those of the token, and it must belong to this tailnet",
-		claims: true,
 	},
 	{
 		text: regexp.MustCompile(`(?i)oauth2: cannot fetch token: 40[0134]|oauth2: "|api token invalid`), err: ErrKeyRefused,

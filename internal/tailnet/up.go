@@ -19,7 +19,7 @@ const upTry = 40 * time.Second
 // up logs this host in, again and again while the failure may pass.
 func (j *joining) up(ctx context.Context) error {
 	if j.ClientID != "" && j.IDToken == "" {
-		return errors.New("no identity token is there to log in with for the client id: the job needs `permissions:` with `id-token: write`")
+		return errors.New("a client id is given, but no identity token of this job: the job needs `permissions:` with `id-token: write`")
 	}
 	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
 		j.m.LoggedIn = true // from the first try on there may be a login to undo
@@ -96,8 +96,11 @@ func (j *joining) upOnce(ctx context.Context) error {
 	}
 	if r := refused(text); r != nil {
 		hint := r.hint
-		if r.claims {
-			hint += "; " + describeToken(j.IDToken, time.Now())
+		switch {
+		case hint == "":
+			hint = tokenRefused(j.IDToken, time.Now())
+		case secret == "" && r.err == ErrKeyRefused:
+			hint = hintNoKey
 		}
 		return fmt.Errorf("%w: %s (tailscale says: %s)", r.err, hint, oneLine(text))
 	}
@@ -123,8 +126,8 @@ func (j *joining) health() string {
 }
 
 // secretPipe returns the read end of a pipe that holds the secret and nothing
-// else will ever be written to. Keys and tokens are far smaller than a pipe's buffer;
-// anything else is an error, for nobody reads yet.
+// else will ever be written to. What parseCredentials lets pass is smaller than a pipe's
+// buffer, so that nobody has to read yet.
 func secretPipe(s Secret) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
