@@ -106,7 +106,7 @@ func (a *app) clusterNeeded(ctx context.Context, installables []string, timeout 
 	}
 	// Standard output holds nothing but the plan's lines.
 	out, log := a.stderr, (*actions.Log)(nil)
-	if os.Getenv("GITHUB_ACTIONS") == "true" {
+	if a.onGitHub {
 		log = actions.NewLog(a.stderr)
 		out = log
 		log.Group("Asking Nix what is left to build")
@@ -135,7 +135,8 @@ func (a *app) clusterNeeded(ctx context.Context, installables []string, timeout 
 	return err != nil || missing > 0, nil
 }
 
-// planEnvironment is what Nix gets: ours, and the configuration that the build will have.
+// planEnvironment is what Nix gets: ours, with the configuration that the build will have.
 func (a *app) planEnvironment() []string {
-	return os.Environ()
+	config := []string{os.Getenv("NIX_CONFIG"), a.set.Files.ExtraNixConfig}
+	return append(os.Environ(), "NIX_CONFIG="+strings.Join(config, "\n"))
 }
