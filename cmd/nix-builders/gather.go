@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,19 +55,33 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 			continue
 		}
 		a.tellChanges(last, c)
+		before := last
 		last = c
 		switch c.Phase {
 		case "gathering":
 		case "ready":
 			return a.announce(server, c, time.Since(begin))
 		case "failed":
-			writeMissing(a.stderr, c, a.set, time.Now())
+			writeMissing(a.stderr, whileGathering(before, c), a.set, time.Now())
 			fmt.Fprintln(a.stderr, "\nThe builders that came were released.")
 			return fmt.Errorf("gather builders: %s", printable(c.Reason))
 		default:
 			return fmt.Errorf("gather builders: the cluster is %s: %s", c.Phase, printable(c.Reason))
 		}
 	}
+}
+
+// whileGathering is a cluster that failed with its builders as they were waited for. They are
+// told to leave when it fails, and that those who were quick have left is not why it failed.
+func whileGathering(before, failed apiclient.Cluster) apiclient.Cluster {
+	failed.Builders = slices.Clone(failed.Builders)
+	for i, b := range failed.Builders {
+		was := slices.IndexFunc(before.Builders, func(o apiclient.Builder) bool { return o.Name == b.Name })
+		if b.State == "departed" && before.Phase == "gathering" && was >= 0 && before.Builders[was].State != "expected" {
+			failed.Builders[i] = before.Builders[was]
+		}
+	}
+	return failed
 }
 
 // tellChanges prints a line for each builder that changed.
