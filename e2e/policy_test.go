@@ -1,0 +1,174 @@
+package e2e_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+)
+
+// withoutRule is what people see who left it out of their policy.
+type withoutRule struct {
+	rule string // as ruleNames has it
+	take func(*control.Policy)
+	tell func(*policyStory)
+}
+
+// A policyStory is a run on a tailnet whose policy lacks one rule.
+type policyStory struct{ *rig }
+
+var withoutRules = []withoutRule{
+	{
+		"tagOwners " + builderTag + ": " + builderTag,
+		func(p *control.Policy) { p.TagOwners[builderTag] = []string{"autogroup:admin"} },
+		func(s *policyStory) { s.oauthIsRefused(builderTag) },
+	},
+	{
+		"tagOwners " + coordinatorTag + ": " + coordinatorTag,
+		func(p *control.Policy) { p.TagOwners[coordinatorTag] = []string{"autogroup:admin"} },
+		func(s *policyStory) { s.oauthIsRefused(coordinatorTag) },
+	},
+	{
+		"grants: " + builderTag + " to " + coordinatorTag,
+		func(p *control.Policy) { p.Grants = p.Grants[1:] },
+		(*policyStory).builderIsNotClaimed,
+	},
+	{
+		"grants: " + builderTag + " to " + coordinatorTag + ", tcp:8378",
+		func(p *control.Policy) { p.Grants[0].IP = []string{"tcp:8379"} },
+		(*policyStory).builderIsNotClaimed,
+	},
+	{
+		"grants: " + coordinatorTag + " to " + builderTag,
+		func(p *control.Policy) { p.Grants = p.Grants[:1] },
+		(*policyStory).storeDoesNotAnswer,
+	},
+	{
+		"grants: " + coordinatorTag + " to " + builderTag + ", tcp:22",
+		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:23"} },
+		(*policyStory).storeDoesNotAnswer,
+	},
+	{
+		"ssh: " + coordinatorTag + " to " + builderTag,
+		func(p *control.Policy) { p.SSH = nil },
+		(*policyStory).storeDoesNotAnswer,
+	},
+	{
+		"ssh: " + coordinatorTag + " to " + builderTag + ", root",
+		func(p *control.Policy) { p.SSH[0].Users = []string{"autogroup:nonroot"} },
+		(*policyStory).storeDoesNotAnswer,
+	},
+}
+
+// ruleNames are the parts of a policy that can be left out one by one. That administrators
+// may make keys is not among them: that is seen in Tailscale's console, not in a run.
+func ruleNames(p control.Policy) (names []string) {
+	for _, tag := range slices.Sorted(maps.Keys(p.TagOwners)) {
+		for _, owner := range p.TagOwners[tag] {
+			if owner != "autogroup:admin" {
+				names = append(names, fmt.Sprintf("tagOwners %s: %s", tag, owner))
+			}
+		}
+	}
+	add := func(section string, src, dst, parts []string) {
+		rule := fmt.Sprintf("%s: %s to %s", section, strings.Join(src, " "), strings.Join(dst, " "))
+		names = append(names, rule)
+		for _, part := range parts {
+			names = append(names, rule+", "+part)
+		}
+	}
+	for _, g := range p.Grants {
+		add("grants", g.Src, g.Dst, g.IP)
+	}
+	for _, r := range p.SSH {
+		add("ssh", r.Src, r.Dst, r.Users)
+	}
+	return names
+}
+
+// Every rule of the policy that people are told to paste is needed, and who left one out is
+// told to look at the policy. That all of it is enough is what every other test shows.
+func TestPolicyRules(t *testing.T) {
+	whole, err := fleet.Policy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, w := range withoutRules {
+		told = append(told, w.rule)
+	}
+	if diff := cmp.Diff(ruleNames(whole), told); diff != "" {
+		t.Fatalf("the rules are not the stories (-rules +stories):\n%s", diff)
+	}
+	for i, w := range withoutRules {
+		t.Run("without "+w.rule, func(t *testing.T) {
+			t.Parallel()             // it mostly waits
+			p, err := fleet.Policy() // a copy of this story's own
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.take(&p)
+			lab := testbed.Start(t, testbed.Config{
+				Name: fmt.Sprintf("policyrule%d-%d", i, os.Getpid()), Builders: 1, Control: testbed.ControlConfig{Policy: &p}})
+			w.tell(&policyStory{newRig(t, lab, fmt.Sprintf("rule%d", i), 1)})
+		})
+	}
+	for _, tag := range []string{builderTag, coordinatorTag} {
+		t.Run("without "+tag, func(t *testing.T) {
+			p, err := fleet.Policy()
+			if err != nil {
+				t.Fatal(err)
+			}
+			delete(p.TagOwners, tag)
+			// Tailscale's editor does not take such a file, and neither does the lab.
+			if err := p.Validate(); err == nil || !strings.Contains(err.Error(), tag+" is not in tagOwners") {
+				t.Errorf("a policy with rules for a tag that nobody owns: %v", err)
+			}
+		})
+	}
+}
+
+// oauthIsRefused: an OAuth client that has both tags can't hand out this one.
+func (s *policyStory) oauthIsRefused(tag string) {
+	s.t.Helper()
+	secret := control.OAuthKey(s.Lab.LoginServer())
+	env := []string{"NIX_BUILDERS_AUTH_KEY_FILE=", "NIX_BUILDERS_AUTH_KEY=" + secret, "NIX_BUILDERS_GATHER_TIMEOUT=5"}
+	refused := s.builder
+	if tag == coordinatorTag {
+		refused = func(_ string, env ...string) *fleet.Process { return s.coordinator(env...) }
+	}
+	p := refused(testbed.Builder(1), env...)
+	s.wantExit(p, 1)
+	s.says(p, "the tailnet does not grant the tags", "tagOwners", "requested tags")
+}
+
+// builderIsNotClaimed: the builder can't call the coordinator, and both say what may be why.
+func (s *policyStory) builderIsNotClaimed() {
+	s.t.Helper()
+	name := s.NameOf(testbed.Builder(1))
+	b := s.builder(testbed.Builder(1), "NIX_BUILDERS_BUILDER_TIMEOUT=8") // a question has 5 s
+	c := s.coordinator("NIX_BUILDERS_GATHER_TIMEOUT=8")
+	s.wantExit(c, 1)
+	s.says(c, name+": expected for", "never checked in", "tailnet's policy let "+builderTag, "reach "+coordinatorTag+" on port 8378")
+	s.wantExit(b, 1)
+	s.says(b, "nobody claimed builder "+name, "does the tailnet's policy let builders reach it")
+}
+
+// storeDoesNotAnswer: the builder is claimed, but Nix can't open its store.
+func (s *policyStory) storeDoesNotAnswer() {
+	s.t.Helper()
+	b := s.builder(testbed.Builder(1))
+	c := s.coordinator("NIX_BUILDERS_GATHER_TIMEOUT=6")
+	s.wantExit(c, 1)
+	s.says(c, s.NameOf(testbed.Builder(1))+": joined for", `as root ("ssh" rules)`, `port 22 ("grants")`)
+	// That the run failed is not the builder's failure.
+	s.wantExit(b, 0)
+}
