@@ -43,9 +43,12 @@ type Config struct {
 	// Offer measures what this host offers. It is called once; an error ends the
 	// agent, for nothing can be built here.
 	Offer func(context.Context) (apiclient.Offer, error)
-	// Vitals measures how this host is, once a minute while it is claimed. Both
-	// must return when their context ends.
+	// Vitals measures how this host is, once a minute while it is claimed.
 	Vitals func(context.Context) (apiclient.Vitals, error)
+	// Builds counts the builds that run, each second while the host is claimed. If
+	// nil, the vitals don't tell what this builder did. It, Offer and Vitals must
+	// return when their context ends.
+	Builds func(context.Context) (int, error)
 
 	// Timeout is how long to wait until somebody claims this builder. If zero,
 	// [DefaultTimeout].
@@ -110,12 +113,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.say("claimed by %s at %s; the cluster is %s", clean(c.at.Name), c.at.Base, c.ticket.phase)
 
 	serving, end := context.WithCancel(ctx)
-	var sampler sync.WaitGroup
+	host := &sampler{a: a, last: c.vitals}
+	var sampling sync.WaitGroup
 	vitals := make(chan *apiclient.Vitals, 1)
-	sampler.Go(func() { a.sample(serving, vitals) })
+	sampling.Go(func() { host.run(serving, vitals) })
 	teardown, err := a.stay(serving, c, vitals)
 	end()
-	sampler.Wait()
+	sampling.Wait()
+	c.vitals = host.farewell()
 
 	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -123,6 +128,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	switch {
 	case teardown != nil:
 		a.say("told to leave: %s", clean(teardown.Reason))
+		if a.Builds != nil {
+			a.say("%v", &host.work)
+		}
 		if err := a.depart(last, c, teardownTime, apiclient.DepartureReasonTeardown, ""); err != nil {
 			a.say("left, but could not say so: %v", err)
 			return nil

@@ -27,6 +27,7 @@ type claim struct {
 	at     Candidate
 	api    *apiclient.API
 	offer  apiclient.Offer
+	vitals *apiclient.Vitals // for the departure; nil: never measured
 	ticket ticket
 	// heard is when the last request was sent that the coordinator acknowledged.
 	heard time.Time
@@ -199,7 +200,7 @@ func (a *Agent) relocate(ctx context.Context, c *claim) {
 func (a *Agent) depart(ctx context.Context, c *claim, within time.Duration, reason apiclient.DepartureReason, detail string) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	d := apiclient.Departure{Reason: reason}
+	d := apiclient.Departure{Reason: reason, Vitals: c.vitals}
 	if detail = clean(detail); detail != "" {
 		d.Detail = &detail
 	}

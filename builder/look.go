@@ -131,7 +131,7 @@ func (a *Agent) round(ctx context.Context, host *promise[facts], seen map[string
 			}
 			return unmeasured(err)
 		}
-		c := &claim{at: an.Candidate, api: an.api, offer: f.offer}
+		c := &claim{at: an.Candidate, api: an.api, offer: f.offer, vitals: f.vitals}
 		err = a.checkIn(ctx, c, f.vitals)
 		if err == nil {
 			claimed = c

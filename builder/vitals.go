@@ -12,21 +12,44 @@ import (
 // vitalsTime bounds one measurement.
 const vitalsTime = 15 * time.Second
 
-// sample measures how the host is each minute until ctx ends, prints it and hands
-// it on. What was not taken yet is replaced; nil stands for a measurement that
-// failed, for the check-in must be renewed all the same.
-func (a *Agent) sample(ctx context.Context, out chan *apiclient.Vitals) {
+// sampler watches over the host while it is claimed. It belongs to the goroutine of
+// run, and to Run's once that has ended.
+type sampler struct {
+	a    *Agent
+	last *apiclient.Vitals // measured last; nil: never
+	work work
+}
+
+// run measures how the host is each minute until ctx ends, prints it and hands it on,
+// and looks at its builds meanwhile. What was not taken yet is replaced; nil stands for
+// a measurement that failed, for the check-in must be renewed all the same.
+func (s *sampler) run(ctx context.Context, out chan *apiclient.Vitals) {
 	tick := time.NewTicker(vitalsEvery)
 	defer tick.Stop()
+	look := time.NewTimer(0)
+	defer look.Stop()
+	if s.a.Builds == nil {
+		look.Stop()
+	}
 	for {
 		select {
-		case <-tick.C:
 		case <-ctx.Done():
 			return
+		case <-look.C:
+			look.Reset(s.look(ctx))
+			continue
+		case <-tick.C:
 		}
-		v := a.measure(ctx)
+		if s.a.Builds != nil {
+			look.Reset(s.look(ctx)) // so that they tell of all builds until now
+		}
+		v := s.a.measure(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if v != nil {
+			*v = s.work.in(*v)
+			s.last = v
 		}
 		select {
 		case <-out:
@@ -34,6 +57,20 @@ func (a *Agent) sample(ctx context.Context, out chan *apiclient.Vitals) {
 		}
 		out <- v // room for one, and nobody else sends
 	}
+}
+
+// farewell returns the last vitals, with what was seen of the builds since; nil if there
+// never were any. It does not measure: whoever released the builder waits.
+func (s *sampler) farewell() *apiclient.Vitals {
+	if s.last == nil {
+		return nil
+	}
+	v := *s.last
+	if s.work.looked {
+		v.Builds = s.work.builds
+	}
+	v = s.work.in(v)
+	return &v
 }
 
 func (a *Agent) measure(ctx context.Context) *apiclient.Vitals {
@@ -51,6 +88,8 @@ func (a *Agent) measure(ctx context.Context) *apiclient.Vitals {
 	return &v
 }
 
+const maxBuilds = 65536 // that the contract lets a builder tell
+
 // presentable brings numbers into the ranges of the contract. A measurement that
 // is a little off must not cost the builder its check-in.
 func presentable(v apiclient.Vitals) apiclient.Vitals {
@@ -60,7 +99,7 @@ func presentable(v apiclient.Vitals) apiclient.Vitals {
 	v.CpuPercent = math.Min(v.CpuPercent, 100)
 	v.MemoryFreeBytes = min(max(v.MemoryFreeBytes, 0), 1<<50)
 	v.StoreFreeBytes = min(max(v.StoreFreeBytes, 0), 1<<60)
-	v.Builds = min(max(v.Builds, 0), 65536)
+	v.Builds = min(max(v.Builds, 0), maxBuilds)
 	return v
 }
 

@@ -89,6 +89,7 @@ func (a *app) serveBuilds(ctx context.Context, client *tailnet.Client) error {
 		Transport:    client.Transport(),
 		Offer:        b.offer,
 		Vitals:       b.vitals,
+		Builds:       b.builds.Count,
 		Timeout:      time.Duration(a.set.Builder.BuilderTimeout),
 		Out:          a.stdout,
 		Log:          a.log,
@@ -104,7 +105,7 @@ type thisHost struct {
 	*app
 	client   *tailnet.Client
 	programs nix.Programs
-	group    string // of Nix's build users; set by offer
+	builds   nix.BuildCounter // its group is set by offer
 	cpu      host.CPUMeter
 }
 
@@ -143,7 +144,7 @@ func (b *thisHost) offer(ctx context.Context) (apiclient.Offer, error) {
 	if err != nil {
 		return apiclient.Offer{}, err
 	}
-	b.group = f.BuildGroup
+	b.builds.Group = f.BuildGroup
 	fmt.Fprintf(b.stdout, "offering %v: %d cores, %s memory, %s free in /nix, Nix %s, features %v\n",
 		f.Systems, f.Cores, size(int64(f.Memory)), size(int64(f.StoreFree)), f.Version, f.Features)
 	offer := apiclient.Offer{
@@ -175,7 +176,7 @@ func (b *thisHost) vitals(ctx context.Context) (apiclient.Vitals, error) {
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}
-	builds, err := nix.Builds(ctx, b.group)
+	builds, err := b.builds.Count(ctx)
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}

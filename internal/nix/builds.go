@@ -3,7 +3,34 @@ package nix
 import (
 	"context"
 	"fmt"
+	"sync"
 )
+
+// A BuildCounter counts the builds that run on this host. It looks at all processes and
+// is made to do so each second: a count takes well under a millisecond, unless builds run
+// as root. It is safe for concurrent use.
+//
+// Each build runs as a user of its own, so the users that have processes are counted;
+// nothing that Nix keeps on disk says it as well, and asking a daemon costs a connection.
+// Where builds run as root they are counted as the daemons' children.
+type BuildCounter struct {
+	// Group is the build users' group ([Facts.BuildGroup]). Empty: builds run as root.
+	Group string
+
+	mu    sync.Mutex // held while counting; guards users
+	users buildUsers // as far as they are known; see list
+}
+
+// Count counts the builds that run now.
+func (c *BuildCounter) Count(ctx context.Context) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	processes, err := c.list(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count builds: %w", err)
+	}
+	return countBuilds(c.users, processes), nil
+}
 
 // process is what counting builds needs to know of one.
 type process struct {
@@ -11,20 +38,6 @@ type process struct {
 	uid         uint32
 	command     string // base name of what runs, as the system shortens it
 	nix         bool   // its program is Nix itself: a hook or a helper, no build
-}
-
-// Builds counts the builds that run on this host. Group is the build users' group
-// ([Facts.BuildGroup]).
-//
-// Each build runs as a user of its own, so the users that have processes are counted;
-// nothing that Nix keeps on disk says it as well, and asking a daemon costs a connection.
-// Where builds run as root they are counted as the daemons' children.
-func Builds(ctx context.Context, group string) (int, error) {
-	users, processes, err := buildProcesses(ctx, group)
-	if err != nil {
-		return 0, fmt.Errorf("count builds: %w", err)
-	}
-	return countBuilds(users, processes), nil
 }
 
 func countBuilds(users buildUsers, processes []process) int {

@@ -6,19 +6,25 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
-func buildProcesses(ctx context.Context, group string) (buildUsers, []process, error) {
-	users, err := readBuildUsers(group)
-	if err != nil {
-		return users, nil, err
+// list lists the processes that countBuilds looks at: those of build users, or all where
+// builds run as root. The users are read once: Nix is installed by now.
+func (c *BuildCounter) list(ctx context.Context) ([]process, error) {
+	if c.users.ids == nil && !c.users.none {
+		users, err := readBuildUsers(c.Group)
+		if err != nil {
+			return nil, err
+		}
+		c.users = users
 	}
-	processes, err := readProcesses(ctx, "/proc")
-	return users, processes, err
+	return readProcesses(ctx, "/proc", c.users)
 }
 
-// readProcesses reads a proc file system. Processes that end meanwhile are left out.
-func readProcesses(ctx context.Context, proc string) ([]process, error) {
+// readProcesses reads of a proc file system the processes of the users, or all where there
+// are none. Processes that end meanwhile are left out.
+func readProcesses(ctx context.Context, proc string, users buildUsers) ([]process, error) {
 	dir, err := os.Open(proc)
 	if err != nil {
 		return nil, err
@@ -37,7 +43,11 @@ func readProcesses(ctx context.Context, proc string) ([]process, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		status, err := os.ReadFile(filepath.Join(proc, name, "status"))
+		path := proc + "/" + name
+		if !users.none && !owned(path, users) {
+			continue
+		}
+		status, err := os.ReadFile(path + "/status")
 		if err != nil {
 			continue
 		}
@@ -47,11 +57,23 @@ func readProcesses(ctx context.Context, proc string) ([]process, error) {
 		}
 		p.pid = pid
 		// Absent for kernel threads, and unreadable for others' processes unless root.
-		exe, _ := os.Readlink(filepath.Join(proc, name, "exe"))
+		exe, _ := os.Readlink(path + "/exe")
 		p.nix = filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "nix"
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// owned tells whether one of the users owns the directory of a process. It is the cheap
+// way to the effective user, and Linux keeps it true for every process: of what /proc has,
+// only directories that not all may read change their owner with the dumpable flag.
+func owned(path string, users buildUsers) bool {
+	var stat syscall.Stat_t
+	if err := syscall.Lstat(path, &stat); err != nil {
+		return false // it has ended
+	}
+	_, ok := users.slot(stat.Uid)
+	return ok
 }
 
 // parseStatus reads the lines that matter of /proc/PID/status. Zombies are not processes

@@ -2,6 +2,7 @@ package nix_test
 
 import (
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
@@ -58,8 +59,17 @@ func TestCountBuildsInPS(t *testing.T) {
 }
 
 func TestBuildsOfThisHost(t *testing.T) {
-	if n, err := nix.Builds(t.Context(), ""); err != nil || n < 0 {
-		t.Errorf("Builds() = %d, %v", n, err)
+	for _, group := range []string{"", "daemon"} {
+		c := nix.BuildCounter{Group: group}
+		for range 2 { // the second knows the users
+			if n, err := c.Count(t.Context()); err != nil || n < 0 {
+				t.Errorf("builds of %q: %d, %v", group, n, err)
+			}
+		}
+	}
+	c := nix.BuildCounter{Group: "no-such-group"}
+	if n, err := c.Count(t.Context()); err == nil && runtime.GOOS == "linux" {
+		t.Errorf("builds of a group that does not exist: %d", n)
 	}
 }
 

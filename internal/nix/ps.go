@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// macOS has no /proc, so there the processes are those that ps lists. This file reads ps'
-// output; it is built everywhere so that every system's tests cover it.
+// macOS has no /proc. Where builds run as root, its processes are those that ps lists. This
+// file reads ps' output; it is built everywhere so that every system's tests cover it.
 
-var psUser = regexp.MustCompile(`^_?nixbld[0-9]+$`)
+// buildUserName is what Nix's installers call build users on macOS, which keeps users in a
+// directory service and not in /etc/passwd.
+var buildUserName = regexp.MustCompile(`^_?nixbld[0-9]+$`)
 
-// parsePS reads ps' output, whose columns are pid, ppid, uid, user and comm. macOS keeps users in a directory service and not in
-// /etc/passwd, so build users are told by the names that every installer gives them.
+// parsePS reads ps' output, whose columns are pid, ppid, uid, user and comm.
 func parsePS(out string) (buildUsers, []process) {
 	users := buildUsers{ids: map[uint32]bool{}}
 	var all []process
@@ -28,7 +29,7 @@ func parsePS(out string) (buildUsers, []process) {
 		if err1 != nil || err2 != nil || err3 != nil {
 			continue
 		}
-		if psUser.MatchString(fields[3]) {
+		if buildUserName.MatchString(fields[3]) {
 			users.ids[uint32(uid)] = true
 		}
 		command := path.Base(strings.Join(fields[4:], " "))
