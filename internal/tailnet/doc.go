@@ -14,6 +14,11 @@
 //
 //	member -- [Membership.Leave] --> what was ours is undone: log out, end the daemon
 //
+// What `tailscale up` logs in with is an auth key, the secret of an OAuth client, with which
+// it makes an auth key, or the id of a federated identity and the job's identity token, with
+// which it gets an access token and makes an auth key ([ParseKey], [ParseClientID]). It is
+// handed over through a descriptor.
+//
 // A [Membership] is plain data, so that the process that leaves may be another
 // one than the process that joined.
 //

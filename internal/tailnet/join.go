@@ -62,6 +62,10 @@ type JoinOptions struct {
 
 	Timeout time.Duration // for all of it; if zero, 90 s
 	Log     *slog.Logger
+	// Began, if not nil, is told what there is to undo whenever that becomes more, before
+	// Join goes on: whoever writes it down can undo it though this process be killed. Its
+	// error is Join's.
+	Began func(Membership) error
 }
 
 // Reasons why this host can't be a member. They come wrapped in an error that
@@ -150,6 +154,9 @@ func (j *joining) run(ctx context.Context) error {
 			return err
 		}
 		j.m.Daemon = d
+		if err := j.began(); err != nil {
+			return err
+		}
 		if st, err = j.awaitDaemon(ctx); err != nil {
 			return err
 		}
@@ -171,6 +178,14 @@ func (j *joining) run(ctx context.Context) error {
 	}
 	j.Log.Info("joined the tailnet", "node", self.FQDN, "address", self.Addr.String(), "tags", self.Tags)
 	return nil
+}
+
+// began tells what there is to undo.
+func (j *joining) began() error {
+	if j.Began == nil {
+		return nil
+	}
+	return j.Began(*j.m)
 }
 
 // status asks a daemon that may not be there, and may be hung.

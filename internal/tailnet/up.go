@@ -21,8 +21,11 @@ func (j *joining) up(ctx context.Context) error {
 	if j.ClientID != "" && j.IDToken == "" {
 		return errors.New("a client id is given, but no identity token of this job: the job needs `permissions:` with `id-token: write`")
 	}
+	j.m.LoggedIn = true // from the first try on there may be a login to undo
+	if err := j.began(); err != nil {
+		return err
+	}
 	for pause := time.Second; ; pause = min(2*pause, 10*time.Second) {
-		j.m.LoggedIn = true // from the first try on there may be a login to undo
 		err := j.upOnce(ctx)
 		if err == nil {
 			return nil
