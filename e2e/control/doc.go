@@ -9,6 +9,10 @@
 // language of the real policy file ([ParsePolicy]), so that the file the
 // documentation tells people to paste is the file the tests run.
 //
+// Beside the control server stand the few calls of Tailscale's API that make auth
+// keys out of an OAuth client's secret or a job's identity token ([Credential]),
+// and an issuer of such tokens that looks to a job like GitHub's ([OIDCRequestURL]).
+//
 // A [Server] is used in two ways:
 //
 //   - in the process of a test, on loopback and without root, where
