@@ -51,6 +51,24 @@ func (c Cache) Tailscale(ctx context.Context, module string) (string, error) {
 	return filepath.Join(dir, "tailscaled"), err
 }
 
+// Act returns the path of act, which runs workflows. The first call takes a
+// minute.
+func (c Cache) Act(ctx context.Context, module string) (string, error) {
+	modfile := filepath.Join(module, "tools", "act.mod")
+	version, err := requiredVersion(modfile, "github.com/nektos/act")
+	if err != nil {
+		return "", fmt.Errorf("build act: %w", err)
+	}
+	const ldflags = "-s -w"
+	name := "act-" + version + "-" + recipeKey(version, ldflags, runtime.Version(), runtime.GOARCH)
+	dir, err := c.Once(ctx, name, func(dir string) error {
+		c.logf("building act %s: a minute, once", version)
+		return goBuild(ctx, module, "-modfile="+modfile, "-ldflags="+ldflags,
+			"-o", filepath.Join(dir, "act"), "github.com/nektos/act")
+	})
+	return filepath.Join(dir, "act"), err
+}
+
 // Program builds the command in the module's directory pkg, such as
 // "./cmd/nix-builders", and copies it to the new file out.
 func (c Cache) Program(ctx context.Context, module, pkg, out string) error {

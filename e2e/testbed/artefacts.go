@@ -28,6 +28,9 @@ func Prepare(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if _, err := art.cache.Act(ctx, art.module); err != nil {
+		return err
+	}
 	tmp, err := os.MkdirTemp(art.cache.Dir, "programs-")
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)

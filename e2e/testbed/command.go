@@ -71,21 +71,38 @@ func (h *Host) enter(ctx context.Context, user string, argv []string) *exec.Cmd 
 
 // Signal sends the signal to the program that a started command of a host runs.
 func Signal(cmd *exec.Cmd, sig syscall.Signal) error {
-	// nsenter forks: only a child can be in another process namespace.
-	pid := cmd.Process.Pid
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	child, err := program(cmd)
 	if err != nil {
 		return fmt.Errorf("signal %v: %w", sig, err)
 	}
+	return syscall.Kill(child, sig)
+}
+
+// program returns the process that a started command of a host runs its program
+// in.
+func program(cmd *exec.Cmd) (pid int, err error) {
+	// nsenter forks: only a child can be in another process namespace.
+	pid = cmd.Process.Pid
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		return 0, err
+	}
 	children := strings.Fields(string(text))
 	if len(children) != 1 {
-		return fmt.Errorf("signal %v: %s has %d children: it has just started or ended", sig, cmd.Path, len(children))
+		return 0, fmt.Errorf("%s has %d children: it has just started or ended", cmd.Path, len(children))
 	}
-	child, err := strconv.Atoi(children[0])
+	return strconv.Atoi(children[0])
+}
+
+// SignalAs is the function [Signal] with the rights of a user of the host, for
+// whom a process of somebody else is out of reach.
+func (h *Host) SignalAs(ctx context.Context, user string, cmd *exec.Cmd, sig syscall.Signal) error {
+	child, err := program(cmd)
 	if err != nil {
-		return err
+		return fmt.Errorf("signal %v: %w", sig, err)
 	}
-	return syscall.Kill(child, sig)
+	_, err = h.OutputAs(ctx, user, "kill", fmt.Sprintf("-%d", sig), strconv.Itoa(innerPID(child)))
+	return err
 }
 
 // Output runs a command and returns what it prints, without the white space at

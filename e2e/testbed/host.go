@@ -24,7 +24,22 @@ type HostSpec struct {
 	// "extra-platforms = aarch64-linux" for a host that passes for another
 	// architecture's.
 	NixConf string
+	// Fresh makes the host a machine as a CI service hands it out: systemd runs
+	// it, and there is neither Nix on it nor any of the lab's programs. What an
+	// installer of Nix would fetch is in [NixBin]; the host's systemctl starts the
+	// daemon once it lies in [NixProfile].
+	Fresh bool
+	// Files are written to the host's disk before it boots, over what the lab
+	// itself writes there, by their path without the slash at its beginning.
+	Files map[string]string
 }
+
+// Where a fresh host has Nix's programs before somebody installs them, and where
+// an installer puts them.
+const (
+	NixBin     = "/opt/lab/nix-bin"
+	NixProfile = "/nix/var/nix/profiles/default/bin"
+)
 
 // Host is one machine of a lab. Its methods may be called from any goroutine;
 // they fail with the host's name if it is dead.
@@ -42,6 +57,9 @@ type hostInfo struct {
 	Bin   string `json:"bin"`   // the programs, on the outside
 	// Systemd says that systemd's directory is in /run.
 	Systemd bool `json:"systemd,omitempty"`
+	Fresh   bool `json:"fresh,omitempty"`
+	// Shared is the directory that all hosts see under the name it has outside.
+	Shared string `json:"shared,omitempty"`
 }
 
 // Name returns the host's name.
@@ -68,8 +86,12 @@ func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error)
 		return nil, fmt.Errorf("boot %s: a lab has room for %d hosts", spec.Name, lastIndex-9)
 	}
 	h := &Host{lab: l, dir: filepath.Join(l.dir, "hosts", spec.Name), info: hostInfo{
-		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"), Systemd: l.info.Systemd,
+		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"),
+		Systemd: l.info.Systemd || spec.Fresh, Fresh: spec.Fresh,
 	}}
+	if l.info.Shared {
+		h.info.Shared = l.Shared()
+	}
 	if err := h.makeDisk(spec); err != nil {
 		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
 	}
@@ -85,12 +107,18 @@ func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error)
 // makeDisk writes what differs from the image into the host's own layer.
 func (h *Host) makeDisk(spec HostSpec) error {
 	upper := filepath.Join(h.dir, "upper")
-	files := []struct{ name, text string }{
+	type file struct{ name, text string }
+	files := []file{
 		{"etc/hostname", spec.Name + "\n"},
 		{"etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + spec.Name + "\n"},
 		// Nobody answers there, and says so at once.
 		{"etc/resolv.conf", "nameserver " + address(controlIndex).String() + "\noptions timeout:1 attempts:1\n"},
-		{"etc/nix/nix.conf", nixConf + spec.NixConf + "\n"},
+	}
+	if !spec.Fresh {
+		files = append(files, file{"etc/nix/nix.conf", nixConf + spec.NixConf + "\n"})
+	}
+	for name, text := range spec.Files {
+		files = append(files, file{name, text})
 	}
 	for _, f := range files {
 		name := filepath.Join(upper, f.name)
@@ -110,6 +138,23 @@ func (h *Host) makeDisk(spec HostSpec) error {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return err
 	}
+	if h.info.Fresh {
+		if err := h.hideNix(upper); err != nil {
+			return err
+		}
+	} else if err := h.linkPrograms(bin); err != nil {
+		return err
+	}
+	if h.info.Systemd {
+		if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o755); err != nil {
+			return err
+		}
+	}
+	return writeJSON(filepath.Join(h.dir, "host.json"), h.info)
+}
+
+// linkPrograms puts the lab's programs where a host looks for them.
+func (h *Host) linkPrograms(bin string) error {
 	entries, err := os.ReadDir(h.info.Bin)
 	if err != nil {
 		return err
@@ -122,12 +167,7 @@ func (h *Host) makeDisk(spec HostSpec) error {
 			return err
 		}
 	}
-	if h.info.Systemd {
-		if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o755); err != nil {
-			return err
-		}
-	}
-	return writeJSON(filepath.Join(h.dir, "host.json"), h.info)
+	return nil
 }
 
 // systemctl stands in for systemd on hosts that pass for run by it.
@@ -144,6 +184,21 @@ trusted-users = root
 sandbox = false
 substituters =
 `
+
+// Remove throws the host away, as a CI service does with a machine whose job is
+// over: nothing of it stays, and its name and its place are free again.
+func (h *Host) Remove(ctx context.Context) error {
+	if err := h.Kill(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(h.dir); err != nil {
+		return fmt.Errorf("remove %s: %w", h.Name(), err)
+	}
+	h.lab.mu.Lock()
+	defer h.lab.mu.Unlock()
+	delete(h.lab.hosts, h.Name())
+	return nil
+}
 
 // Kill ends the host at once, as kill -9 of everything on it: its peers see
 // their connections to its processes end. [Host.Cut] it first for a power cut,

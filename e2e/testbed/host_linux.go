@@ -44,7 +44,11 @@ func runHost(dir string, ready func()) error {
 	if err := pivot(filepath.Join(dir, "root")); err != nil {
 		return err
 	}
-	return superviseNix(ready)
+	if info.Fresh {
+		awaitInstaller(ready)
+		return superviseNix(NixProfile, func() {})
+	}
+	return superviseNix("/usr/bin", ready)
 }
 
 // hostBin is where a host sees the lab's programs.
@@ -70,12 +74,26 @@ func mountAll(dir string, info hostInfo) error {
 		{"sysfs", at("sys"), "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"tmpfs", at("run"), "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
 		{"tmpfs", at("dev"), "tmpfs", unix.MS_NOSUID, "mode=755"},
-		{info.Bin, at(hostBin), "", unix.MS_BIND, ""},
-		{"", at(hostBin), "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, ""},
 	}
 	for _, m := range mounts {
 		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.options); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	if err := bindReadOnly(info.Bin, at(hostBin)); err != nil {
+		return err
+	}
+	if info.Fresh {
+		if err := bindReadOnly(filepath.Join(info.Root, "usr/bin"), at(NixBin)); err != nil {
+			return err
+		}
+	}
+	if info.Shared != "" {
+		if err := os.MkdirAll(at(info.Shared), 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(info.Shared, at(info.Shared), "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", info.Shared, err)
 		}
 	}
 	if info.Systemd { // by which programs tell that systemd runs
@@ -84,6 +102,37 @@ func mountAll(dir string, info hostInfo) error {
 		}
 	}
 	return makeDev(at("dev"))
+}
+
+// hideNix takes Nix's programs out of the host's own layer.
+func (h *Host) hideNix(upper string) error {
+	names, err := filepath.Glob(filepath.Join(h.info.Root, "usr/bin/nix*"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(upper, "usr/bin"), 0o755); err != nil {
+		return err
+	}
+	for _, name := range names {
+		// To an overlay, such a device is a file that was deleted.
+		if err := unix.Mknod(filepath.Join(upper, "usr/bin", filepath.Base(name)), unix.S_IFCHR, 0); err != nil {
+			return fmt.Errorf("hide %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func bindReadOnly(source, target string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", target, err)
+	}
+	if err := unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount %s read-only: %w", target, err)
+	}
+	return nil
 }
 
 // makeDev fills /dev with what programs expect, and with what of this machine a
@@ -142,15 +191,34 @@ const (
 	nixSocket    = "/nix/var/nix/daemon-socket/socket"
 )
 
-// superviseNix starts the nix-daemon, and again whenever it ends, and collects
-// every orphan of the host. It returns only if it can't go on.
-func superviseNix(ready func()) error {
+// awaitInstaller collects the orphans of a fresh host until its systemctl tells
+// it, by SIGUSR1, to start Nix.
+func awaitInstaller(ready func()) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGUSR1, unix.SIGCHLD)
+	defer signal.Stop(signals)
+	ready()
+	for s := range signals {
+		for { // one SIGCHLD may stand for several children
+			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil || pid <= 0 {
+				break
+			}
+		}
+		if s == unix.SIGUSR1 {
+			return
+		}
+	}
+}
+
+// superviseNix starts the nix-daemon of the directory bin, and again whenever it
+// ends, and collects every orphan of the host. It returns only if it can't go on.
+func superviseNix(bin string, ready func()) error {
 	out, err := os.OpenFile("/var/log/nix-daemon.log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	os.Remove(nixSocket) // from before a restart
-	daemon, started, err := startNix(out)
+	daemon, started, err := startNix(bin, out)
 	if err != nil {
 		return err
 	}
@@ -175,7 +243,7 @@ func superviseNix(ready func()) error {
 		if time.Since(started) < time.Second {
 			time.Sleep(200 * time.Millisecond) // it ends as soon as it starts
 		}
-		if daemon, started, err = startNix(out); err != nil {
+		if daemon, started, err = startNix(bin, out); err != nil {
 			return err
 		}
 	}
@@ -200,14 +268,14 @@ func listening(socket string) bool {
 
 // startNix starts the daemon in a session of its own. It is not [exec.Cmd]'s to
 // wait for: only the supervisor waits.
-func startNix(out *os.File) (pid int, started time.Time, err error) {
+func startNix(bin string, out *os.File) (pid int, started time.Time, err error) {
 	started = time.Now()
 	null, err := os.Open("/dev/null")
 	if err != nil {
 		return 0, started, err
 	}
 	defer null.Close()
-	pid, err = syscall.ForkExec("/usr/bin/nix-daemon", []string{"nix-daemon"}, &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(filepath.Join(bin, "nix-daemon"), []string{"nix-daemon"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=" + hostPath, "HOME=/root", "USER=root"},
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},

@@ -41,6 +41,9 @@ type Config struct {
 	// Systemd makes hosts pass for machines that systemd runs, as far as the
 	// service of the Nix daemon goes.
 	Systemd bool
+	// Shared makes a directory, [Lab.Shared], that every host sees under the name
+	// it has outside.
+	Shared bool
 	// Suite is the Debian suite that hosts are made from, which decides the
 	// version of Nix. If empty, [image.Trixie].
 	Suite string
@@ -77,12 +80,15 @@ type Lab struct {
 
 	mu    sync.Mutex
 	hosts map[string]*Host // guarded by mu
+	// booting are the places in the network of hosts to be; guarded by mu.
+	booting map[string]int
 }
 
 // labInfo is what lab.json holds: all that [Open] needs.
 type labInfo struct {
 	Root    string        `json:"root"` // the image's root file system
 	Systemd bool          `json:"systemd,omitempty"`
+	Shared  bool          `json:"shared,omitempty"`
 	Control ControlConfig `json:"control"`
 }
 
@@ -123,7 +129,7 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{name: filepath.Base(dir), dir: dir, hosts: map[string]*Host{}, info: labInfo{
-		Root: art.root, Systemd: cfg.Systemd, Control: cfg.Control,
+		Root: art.root, Systemd: cfg.Systemd, Shared: cfg.Shared, Control: cfg.Control,
 	}}
 	if err := l.up(ctx, cfg, art); err != nil {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -136,6 +142,11 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 func (l *Lab) up(ctx context.Context, cfg Config, art artefacts) error {
 	if err := os.MkdirAll(filepath.Join(l.dir, "hosts"), 0o755); err != nil {
 		return err
+	}
+	if cfg.Shared {
+		if err := os.Mkdir(l.Shared(), 0o755); err != nil {
+			return err
+		}
 	}
 	if err := art.install(ctx, filepath.Join(l.dir, "bin")); err != nil {
 		return err
@@ -266,16 +277,46 @@ func (l *Lab) Hosts() []*Host {
 	return all
 }
 
-// Boot adds a host to the lab and waits until its nix-daemon answers.
+// Shared is the directory that every host sees under this very name, if the lab
+// was made with one.
+func (l *Lab) Shared() string { return filepath.Join(l.dir, "shared") }
+
+// Boot adds a host to the lab and waits until its nix-daemon answers; that of a
+// fresh host nobody has installed yet.
 func (l *Lab) Boot(ctx context.Context, spec HostSpec) (*Host, error) {
-	index := 10
-	for _, h := range l.Hosts() {
-		if h.Name() == spec.Name {
-			return nil, fmt.Errorf("lab %s has a host %q already", l.name, spec.Name)
-		}
-		index = max(index, h.info.Index+1)
+	index, err := l.reserve(spec.Name)
+	if err != nil {
+		return nil, err
 	}
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.booting, spec.Name)
+	}()
 	return l.boot(ctx, spec, index)
+}
+
+// reserve finds a place in the network for a host that is to be booted.
+func (l *Lab) reserve(name string) (index int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := map[int]bool{}
+	for _, h := range l.hosts {
+		taken[h.info.Index] = true
+	}
+	for _, i := range l.booting {
+		taken[i] = true
+	}
+	if _, ok := l.booting[name]; ok || l.hosts[name] != nil {
+		return 0, fmt.Errorf("lab %s has a host %q already", l.name, name)
+	}
+	for index = 10; taken[index]; index++ {
+	}
+	if l.booting == nil {
+		l.booting = map[string]int{}
+	}
+	l.booting[name] = index
+	return index, nil
 }
 
 func writeJSON(file string, v any) error {

@@ -31,11 +31,15 @@ func roles(labDir string) ([]process, error) {
 }
 
 // members returns the lab's own processes for dir, which is the lab's directory
-// or a host's, and whatever runs in a host below it.
+// or a host's, whatever runs in a host below it, and what runs a program of its
+// shared directory.
 func members(labDir, dir string) ([]process, error) {
 	program := filepath.Join(labDir, "bin", labProgram)
 	return processes(func(p process) bool {
 		if len(p.argv) >= 3 && p.argv[0] == program && (p.argv[2] == dir || strings.HasPrefix(p.argv[2], dir+"/")) {
+			return true
+		}
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.pid)); err == nil && strings.HasPrefix(exe, filepath.Join(dir, "shared")+"/") {
 			return true
 		}
 		return p.mounts(dir)
