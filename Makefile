@@ -51,11 +51,12 @@ e2e: ## run the tests on real hosts, and the demo (Linux and root; else they say
 	if $(HAVE_ROOT); then $(MAKE) demo; else echo "demo: skipped, it needs Linux and root"; fi
 
 .PHONY: lint
-lint: shellcheck ## gofmt, go vet, staticcheck, shellcheck, tidy module files
+lint: shellcheck ## gofmt, go vet, staticcheck, shellcheck, actionlint, tidy module files
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	  test -z "$$unformatted" || { echo "gofmt these:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet $(PACKAGES)
 	$(TOOL) staticcheck $(PACKAGES)
+	$(TOOL) actionlint .github/workflows/*.yml examples/*.yml
 	$(GO) mod tidy -diff
 	$(GO) mod verify
 
