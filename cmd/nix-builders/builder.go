@@ -28,8 +28,9 @@ var builderCommand = command{
 peers with the coordinator's tag, checks in, and waits. Prints a line of vitals every
 minute. Leaves the tailnet when it ends.
 
-Needs NIX_BUILDERS_HOSTNAME, an auth key where nobody is logged in yet, and outside
-GitHub NIX_BUILDERS_CLUSTER.
+Needs NIX_BUILDERS_HOSTNAME, an auth key or NIX_BUILDERS_CLIENT_ID where nobody is logged in
+or joining yet, and outside GitHub NIX_BUILDERS_CLUSTER. An ordinary user needs sudo, or a
+NIX_BUILDERS_STATE_DIR of his own and a tailscaled that needs no root.
 
 Exit code 0 when the coordinator released it, or fell silent after it had claimed it; 1
 when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was cancelled.`,

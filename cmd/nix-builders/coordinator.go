@@ -21,8 +21,9 @@ var coordinatorCommand = command{
 on the tailnet address, waits for the builders, opens the Nix store of each, and sets
 Nix up to build on them. Then it returns; the server goes on until nix-builders leave.
 
-Needs NIX_BUILDERS_HOSTNAME, NIX_BUILDERS_BUILDERS, an auth key where nobody is logged
-in yet, and outside GitHub NIX_BUILDERS_CLUSTER. An ordinary user needs sudo.
+Needs NIX_BUILDERS_HOSTNAME, NIX_BUILDERS_BUILDERS, an auth key or NIX_BUILDERS_CLIENT_ID
+where nobody is logged in or joining yet, and outside GitHub NIX_BUILDERS_CLUSTER. An
+ordinary user needs sudo.
 
 Exit code 0 when enough builders are ready; 1 with a report when they are not in time;
 130 when it was cancelled.

@@ -26,8 +26,10 @@ const leaveBound = 4 * time.Second
 // joined tells whether an earlier process joined the tailnet for the role, or is about to.
 func (a *app) joined(role string) bool {
 	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, role)
-	j, err := d.Joining()
-	return err == nil && j.Error == "" || d.Has(memberFile)
+	if j, err := d.Joining(); err == nil {
+		return j.Joined || j.Process.Alive()
+	}
+	return d.Has(memberFile)
 }
 
 // become makes this host what its role needs: with the Nix configuration that the user
@@ -79,6 +81,18 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, role string) (*tailnet.Me
 	if err != nil {
 		return nil, err
 	}
+	// An earlier process may have joined and died: what it did is still to be undone.
+	var earlier tailnet.Membership
+	if err := d.Load(memberFile, &earlier); err != nil && !errors.Is(err, rundir.ErrNone) {
+		return nil, err
+	}
+	note := func(m tailnet.Membership) error {
+		m.LoggedIn = m.LoggedIn || earlier.LoggedIn
+		if m.Daemon == nil && earlier.Daemon != nil && earlier.Daemon.Alive() {
+			m.Daemon = earlier.Daemon
+		}
+		return d.Save(memberFile, 0o600, m)
+	}
 	clientID := t.ClientID
 	if a.secrets.IDToken == "" {
 		clientID = "" // somebody has logged in already
@@ -101,16 +115,12 @@ func (a *app) join(ctx context.Context, d *rundir.Dir, role string) (*tailnet.Me
 		Tailscaled:   tailscaled,
 		Timeout:      time.Duration(t.JoinTimeout),
 		Log:          a.log,
+		Began:        note,
 	})
 	if err != nil {
 		return nil, err
 	}
-	// An earlier process may have joined and died: what it did is still to be undone.
-	var earlier tailnet.Membership
-	if d.Load(memberFile, &earlier) == nil && !m.LoggedIn && m.Daemon == nil {
-		m = &earlier
-	}
-	if err := d.Save(memberFile, 0o600, m); err != nil {
+	if err := note(*m); err != nil {
 		return nil, errors.Join(err, a.leaveTailnet(m))
 	}
 	if err := a.installTailscale(d, tailscale); err != nil {

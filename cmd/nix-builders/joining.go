@@ -153,10 +153,9 @@ func (a *app) joinHere(ctx context.Context, role string) error {
 		return err
 	}
 	_, err = a.join(ctx, d, role)
-	if err == nil {
-		return nil
+	if j.Joined = err == nil; err != nil {
+		j.Error = err.Error()
 	}
-	j.Error = err.Error()
 	return errors.Join(err, d.SaveJoining(j))
 }
 
@@ -189,7 +188,7 @@ func (a *app) awaitJoining(ctx context.Context, d *rundir.Dir) error {
 	if j.Error != "" {
 		return a.joinFailed(d, j.Error)
 	}
-	if !d.Has(memberFile) {
+	if !j.Joined {
 		return a.joinFailed(d, fmt.Sprintf("the process that did it (pid %d) died", j.Process.PID))
 	}
 	return nil

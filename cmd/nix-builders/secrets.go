@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/actions"
 )
 
 const (
@@ -157,11 +159,10 @@ func pipeOf(secret string) (*os.File, error) {
 	return r, nil
 }
 
-// mask has GitHub's runner hide the secret wherever it comes up in the job's log.
+// mask has GitHub's runner hide the secret wherever it comes up in the job's log. Nothing
+// else has been printed yet.
 func (a *app) mask(secret string) {
-	if secret == "" || !a.onGitHub {
-		return
+	if a.onGitHub {
+		actions.NewLog(os.Stdout).Mask(secret)
 	}
-	escape := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
-	fmt.Fprintf(a.stdout, "::add-mask::%s\n", escape.Replace(secret))
 }

@@ -48,7 +48,8 @@ type Server struct {
 type Joining struct {
 	Process proc.ID   `json:"process"`
 	Started time.Time `json:"started"`
-	Error   string    `json:"error,omitempty"` // why it failed; empty while it runs
+	Joined  bool      `json:"joined"`          // it did
+	Error   string    `json:"error,omitempty"` // why it failed
 }
 
 // ErrNone says that no member of a cluster lives here.
