@@ -323,6 +323,31 @@ func TestSetupIsTheAction(t *testing.T) {
 	}
 }
 
+// The plan asks Nix as the build will: with the action's inputs, where it has them.
+func TestPlanHasTheActionsDefaults(t *testing.T) {
+	a := readAction(t)
+	var plan action
+	readYAML(t, "plan/action.yml", &plan)
+	shared := 0
+	for _, name := range plan.Inputs.names {
+		in := plan.Inputs.of[name]
+		if !strings.HasSuffix(in.Description, ".") {
+			t.Errorf("input %s is described as %q: want a sentence", name, in.Description)
+		}
+		own, ok := a.Inputs.of[name]
+		if !ok || name == "builders" { // counts there, names here
+			continue
+		}
+		shared++
+		if in.Default == nil || own.Default == nil || *in.Default != *own.Default {
+			t.Errorf("input %s does not have the action's default", name)
+		}
+	}
+	if shared == 0 {
+		t.Error("plan and action have no input in common")
+	}
+}
+
 // The workflow that people call hands the action what it has of the action's inputs, with the
 // same defaults.
 func TestCalledWorkflowHasTheActionsDefaults(t *testing.T) {
