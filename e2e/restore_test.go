@@ -28,10 +28,16 @@ func TestRestore(t *testing.T) {
 	}
 
 	c.up()
-	for name, marked := range map[string]bool{"/etc/nix/real.conf": true, "/etc/nix/machines": true, "/root/.ssh/config": true} {
+	for name, marked := range map[string]bool{"/etc/nix/real.conf": true, "/etc/nix/machines": true, "/root/.ssh/config": true, "/etc/hosts": true} {
 		if text := output(t, h, testbed.Root, "cat", name); strings.Contains(text, "nix-builders") != marked {
 			t.Errorf("%s while the cluster lives:\n%s", name, text)
 		}
+	}
+	// The name that the workflow gave is known to everyone here, though the tailnet has
+	// another spelling of it.
+	name := c.NameOf(testbed.Builder(1))
+	if line := output(t, h, "runner", "getent", "hosts", name); !strings.HasSuffix(line, name) {
+		t.Errorf("getent hosts %s: %s", name, line)
 	}
 	if kind := output(t, h, testbed.Root, "stat", "-c", "%F", "/etc/nix/nix.conf"); kind != "symbolic link" {
 		t.Errorf("nix.conf was a symbolic link and is a %s", kind)
@@ -45,6 +51,7 @@ func TestRestore(t *testing.T) {
 	for name, last := range map[string]string{
 		"/etc/nix/machines": "ssh-ng://third.example x86_64-linux\n",
 		"/root/.ssh/config": "Host later\n  User nobody\n",
+		"/etc/hosts":        "192.0.2.7 elsewhere.example\n",
 	} {
 		output(t, h, testbed.Root, "sh", "-c", `printf %s "$1" >> "$2"`, "sh", last, name)
 		want[name] = before[name] + last
@@ -119,6 +126,7 @@ func writeUserFiles(t *testing.T, h *testbed.Host) map[string]string {
 	conf := strings.TrimSuffix(string(mustRead(t, h, "/etc/nix/real.conf")), "\n")
 	output(t, h, testbed.Root, "sh", "-c", `printf %s "$1" >/etc/nix/real.conf`, "sh", conf)
 	files["/etc/nix/real.conf"] = conf
+	files["/etc/hosts"] = string(mustRead(t, h, "/etc/hosts"))
 	return files
 }
 

@@ -25,6 +25,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 			NixConf:    a.set.Files.NixConf,
 			SSHConfig:  a.set.Files.SSHConfig,
 			KnownHosts: d.Path("known_hosts"),
+			Hosts:      a.set.Files.HostsFile,
 		},
 		Peer: func(ctx context.Context, node string) (dispatch.Peer, error) {
 			p, err := client.Peer(ctx, node)
@@ -41,6 +42,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		if err != nil {
 			return nil, fmt.Errorf("find this program: %w", err)
 		}
+		cfg.Files.Hosts = "" // nobody here could use their addresses
 		// The Nix daemon's environment has none of our settings.
 		cfg.Proxy = []string{program, "dial", "%h", "%p"}
 		if socket := a.set.Tailnet.TailscaleSocket; socket != "" {

@@ -73,6 +73,7 @@ type fileSettings struct {
 	NixConf        string `split_words:"true" default:"/etc/nix/nix.conf" desc:"Nix's configuration."`
 	ExtraNixConfig string `split_words:"true" desc:"Lines to append to Nix's configuration on this host, until nix-builders leave."`
 	SSHConfig      string `split_words:"true" desc:"The SSH client configuration of the user that the Nix daemon runs as. Default: root's."`
+	HostsFile      string `split_words:"true" default:"/etc/hosts" desc:"File where the coordinator writes its builders' names and addresses."`
 	BinDir         string `split_words:"true" default:"/usr/local/bin" desc:"Directory on PATH where the coordinator installs stop-nix-builders."`
 }
 

@@ -36,6 +36,7 @@ type Files struct {
 	NixConf    string // nix.conf
 	SSHConfig  string // root's ssh_config
 	KnownHosts string // a known_hosts file of our own
+	Hosts      string // /etc/hosts; empty: builders' names are not written there
 }
 
 // Config is what a dispatcher is made from.
@@ -101,6 +102,9 @@ func New(cfg Config) (*Dispatcher, error) {
 		if !filepath.IsAbs(path) {
 			return nil, fmt.Errorf("new dispatcher: the path of the %s, %q, is not absolute", name, path)
 		}
+	}
+	if path := cfg.Files.Hosts; path != "" && !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("new dispatcher: the path of the hosts file, %q, is not absolute", path)
 	}
 	if cfg.ID == "" || cfg.Peer == nil || cfg.Check == nil || cfg.Restart == nil {
 		return nil, errors.New("new dispatcher: ID, Peer, Check and Restart are needed")

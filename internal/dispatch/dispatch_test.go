@@ -73,6 +73,7 @@ func TestFilesFollowTheCluster(t *testing.T) {
 		r.golden("nix.conf", r.text(r.files.NixConf))
 		r.golden("ssh_config", r.text(r.files.SSHConfig))
 		r.golden("known_hosts", r.text(r.files.KnownHosts))
+		r.golden("hosts", r.text(r.files.Hosts))
 		r.wantState("b1", coordinator.StateReady)
 		r.wantState("B2.example", coordinator.StateReady)
 		r.wantState("b3", coordinator.Joined)
@@ -92,6 +93,7 @@ func TestFilesFollowTheCluster(t *testing.T) {
 		for path, want := range map[string]string{
 			r.files.NixConf: "max-jobs = 0", r.files.Machines: "ssh://mine x86_64-linux\n",
 			r.files.SSHConfig: "Host *\n  User me\n", r.files.KnownHosts: "",
+			r.files.Hosts: "",
 		} {
 			if diff := cmp.Diff(want, r.text(path)); diff != "" {
 				t.Errorf("%s after Restore (-want +got):\n%s", path, diff)

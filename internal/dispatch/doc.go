@@ -14,11 +14,11 @@
 // builder counts as ready only when Nix can use it, so who waits for the quorum may start
 // builds at once.
 //
-// Four files hold what the host is told, each with one marked block (package textfile):
-// known_hosts, root's ssh_config, the machines file and nix.conf. One goroutine writes
-// them, in an order in which the machines file never names a builder that ssh does not
-// know. Only nix.conf needs the daemon restarted: once when its block comes, once when it
-// goes.
+// Five files hold what the host is told, each with one marked block (package textfile):
+// known_hosts, root's ssh_config, the hosts file, the machines file and nix.conf. One
+// goroutine writes them, in an order in which the machines file never names a builder that
+// ssh does not know. Only nix.conf needs the daemon restarted: once when its block comes,
+// once when it goes.
 //
 // At the end [Dispatcher.Close] takes the machines out and forbids every later write, and
 // [Dispatcher.Restore] takes the other blocks out.

@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,25 @@ func TestFilesThatCanNotBeWritten(t *testing.T) {
 			r.wantListed("b1", true)
 		})
 	}
+}
+
+// Only people's own commands need the hosts file.
+func TestHostsFileThatCanNotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1")
+		if err := os.MkdirAll(r.files.Hosts, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var log strings.Builder
+		r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		r.run()
+		r.join(1, "b1")
+		settle()
+		r.wantState("b1", coordinator.StateReady)
+		if !strings.Contains(log.String(), "names are not in the hosts file") {
+			t.Errorf("nothing is said about the hosts file:\n%s", &log)
+		}
+	})
 }
 
 func TestMachinesGoEvenIfSSHConfigCanNotBeWritten(t *testing.T) {

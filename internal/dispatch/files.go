@@ -75,6 +75,7 @@ func (d *Dispatcher) write(ctx context.Context, hosts []sshconf.Host, machines m
 	if _, err := d.sshConfig().Put(ctx, d.cfg.ID, config, textfile.Top); err != nil {
 		return err
 	}
+	d.putHostsLocked(ctx, hosts)
 	if machines == nil {
 		return nil
 	}
@@ -177,6 +178,7 @@ func (d *Dispatcher) Restore(ctx context.Context) error {
 		_, err := f.Take(ctx, d.cfg.ID)
 		errs = append(errs, err)
 	}
+	errs = append(errs, d.takeHostsLocked(ctx))
 	// Here, and not after the wait below: whatever becomes of that, later daemons start as
 	// they would without us.
 	changed, err := d.nixConf().Take(ctx, d.cfg.ID)
