@@ -77,6 +77,11 @@ func checkIn(name string, instance uuid.UUID) coordinator.CheckIn {
 	return coordinator.CheckIn{Cluster: clusterID, Name: name, Instance: instance, Offer: offer()}
 }
 
+// did are the vitals of a builder of which this was seen.
+func did(peak int, busy float64) *coordinator.Vitals {
+	return &coordinator.Vitals{CPUPercent: 50, PeakBuilds: &peak, BusySeconds: &busy}
+}
+
 // node is the node that the tailnet calls name; its id follows from it.
 func node(name string) coordinator.Node {
 	return coordinator.Node{ID: "n-" + name, Name: name, FQDN: name + ".tail.example.", Addr: netip.MustParseAddr("100.64.0.1")}

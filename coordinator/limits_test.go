@@ -68,6 +68,12 @@ func TestValidate(t *testing.T) {
 		{"/offer/host_keys", func(c *in) { c.Offer.HostKeys = repeat(9, "ssh-ed25519 AAAAAAAA%d") }},
 		{"/offer/host_keys/0", func(c *in) { c.Offer.HostKeys = []string{"ssh-ed25519AAAAAAAAAAA"} }},
 		{"/offer/host_keys/0", func(c *in) { c.Offer.HostKeys = []string{"a b"} }},
+		{"", func(c *in) { c.Offer.MaxJobs, c.Offer.SpeedFactor = new(1), new(1) }},
+		{"", func(c *in) { c.Offer.MaxJobs, c.Offer.SpeedFactor = new(4096), new(1000) }},
+		{"/offer/max_jobs", func(c *in) { c.Offer.MaxJobs = new(0) }},
+		{"/offer/max_jobs", func(c *in) { c.Offer.MaxJobs = new(4097) }},
+		{"/offer/speed_factor", func(c *in) { c.Offer.SpeedFactor = new(0) }},
+		{"/offer/speed_factor", func(c *in) { c.Offer.SpeedFactor = new(1001) }},
 		{"/vitals/cpu_percent", func(c *in) { c.Vitals.CPUPercent = math.NaN() }},
 		{"/vitals/cpu_percent", func(c *in) { c.Vitals.CPUPercent = math.Inf(1) }},
 		{"/vitals/cpu_percent", func(c *in) { c.Vitals.CPUPercent = -0.1 }},
@@ -76,6 +82,14 @@ func TestValidate(t *testing.T) {
 		{"/vitals/memory_free_bytes", func(c *in) { c.Vitals.MemoryFreeBytes = -1 }},
 		{"/vitals/store_free_bytes", func(c *in) { c.Vitals.StoreFreeBytes = math.MaxInt64 }},
 		{"/vitals/builds", func(c *in) { c.Vitals.Builds = 65537 }},
+		{"", func(c *in) { c.Vitals.PeakBuilds, c.Vitals.BusySeconds = new(0), new(0.0) }},
+		{"", func(c *in) { c.Vitals.PeakBuilds, c.Vitals.BusySeconds = new(65536), new(1e12) }},
+		{"/vitals/peak_builds", func(c *in) { c.Vitals.PeakBuilds = new(-1) }},
+		{"/vitals/peak_builds", func(c *in) { c.Vitals.PeakBuilds = new(65537) }},
+		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(-0.5) }},
+		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(1.1e12) }},
+		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(math.NaN()) }},
+		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(math.Inf(1)) }},
 	} {
 		c := checkIn("b1", uuid.New())
 		c.Vitals = &coordinator.Vitals{}
@@ -101,6 +115,9 @@ func TestDepartureValidate(t *testing.T) {
 		{coordinator.Departure{Reason: coordinator.DepartFailed, Detail: "\xff"}, "/detail"},
 		{coordinator.Departure{}, "/reason"},
 		{coordinator.Departure{Reason: "Teardown"}, "/reason"},
+		{coordinator.Departure{Reason: coordinator.DepartTeardown, Vitals: &coordinator.Vitals{Builds: 1}}, ""},
+		{coordinator.Departure{Reason: coordinator.DepartTeardown, Vitals: &coordinator.Vitals{Builds: -1}}, "/vitals/builds"},
+		{coordinator.Departure{Vitals: &coordinator.Vitals{Builds: -1}}, "/reason"},
 	} {
 		err := tc.d.Validate()
 		if (err == nil) != (tc.field == "") || err != nil && err.Field != tc.field {

@@ -13,18 +13,22 @@ import (
 func TestViewIsACopy(t *testing.T) {
 	h := newCluster(t, coordinator.Config{})
 	in := checkIn("b1", uuid.New())
-	in.Vitals = &coordinator.Vitals{Builds: 1}
+	in.Vitals = &coordinator.Vitals{Builds: 1, PeakBuilds: new(1), BusySeconds: new(1.0)}
+	in.Offer.MaxJobs, in.Offer.SpeedFactor = new(1), new(1)
 	if _, _, err := h.CheckIn(t.Context(), node("b1"), in); err != nil {
 		t.Fatal(err)
 	}
 	spoil := func(o *coordinator.Offer, v *coordinator.Vitals) {
 		o.Systems[0], o.Features[0], o.HostKeys[0], o.Cores, v.Builds = "x", "x", "x", 99, 99
+		*o.MaxJobs, *o.SpeedFactor, *v.PeakBuilds, *v.BusySeconds = 99, 99, 99, 99
 	}
 	spoil(&in.Offer, in.Vitals)
 	b := h.builder("b1")
 	spoil(b.Offer, b.Vitals)
 	b = h.builder("b1")
-	if diff := cmp.Diff(offer(), *b.Offer); diff != "" || b.Vitals.Builds != 1 {
+	want := offer()
+	want.MaxJobs, want.SpeedFactor = new(1), new(1)
+	if diff := cmp.Diff(want, *b.Offer); diff != "" || b.Vitals.Builds != 1 || *b.Vitals.PeakBuilds != 1 || *b.Vitals.BusySeconds != 1 {
 		t.Errorf("offer (-want +got):\n%s\nvitals %+v", diff, b.Vitals)
 	}
 }
