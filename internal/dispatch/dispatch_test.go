@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,52 @@ func TestFilesFollowTheCluster(t *testing.T) {
 			t.Errorf("the daemon was restarted %d times, want once more", r.restarted())
 		}
 	})
+}
+
+// What a builder says of itself counts; for one that says nothing, what the coordinator's
+// settings say.
+func TestBuildersOwnJobsAndSpeed(t *testing.T) {
+	own := func(jobs, speed int) coordinator.Offer {
+		o := offer() // 4 cores
+		if jobs > 0 {
+			o.MaxJobs = &jobs
+		}
+		if speed > 0 {
+			o.SpeedFactor = &speed
+		}
+		return o
+	}
+	for _, test := range []struct {
+		name        string
+		jobs, speed int // the coordinator's settings
+		own         coordinator.Offer
+		want        string // max jobs and speed factor in the machines file
+	}{
+		{"nobody says anything", 0, 0, own(0, 0), "4 1"},
+		{"the coordinator does", 3, 2, own(0, 0), "3 2"},
+		{"the builder does", 0, 0, own(1, 4), "1 4"},
+		{"both do", 3, 2, own(1, 4), "1 4"},
+		{"the builder says its jobs", 3, 2, own(1, 0), "1 2"},
+		{"the builder says its speed", 3, 2, own(0, 4), "3 4"},
+		{"more jobs than cores", 0, 0, own(64, 0), "64 1"},
+		{"the most there are", 0, 0, own(4096, 1000), "4096 1000"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := build(t, "b1")
+			r.cfg.MaxJobs, r.cfg.SpeedFactor = test.jobs, test.speed
+			r.run()
+			r.joinAs(1, "b1", uuid.New(), test.own)
+			settle()
+			r.wantState("b1", coordinator.StateReady)
+			if text := r.text(r.files.Machines); !strings.Contains(text, " - "+test.want+" benchmark,kvm ") {
+				t.Errorf("%s: want %q in:\n%s", test.name, test.want, text)
+			}
+			b := r.builder("b1")
+			if got := fmt.Sprintf("%d %d", b.MaxJobs, b.SpeedFactor); got != test.want {
+				t.Errorf("%s: the cluster knows of %s, want %s", test.name, got, test.want)
+			}
+		})
+	}
 }
 
 func TestBuildersThatGoLeaveTheFilesAtOnce(t *testing.T) {
