@@ -3,127 +3,13 @@ package contract_test
 import (
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.yaml.in/yaml/v3"
 )
-
-// An action is what the tests need of an action.yml, or of a workflow that is called.
-type action struct {
-	Name, Description string
-	Inputs            ordered[input]
-	Outputs           ordered[output]
-	Runs              struct{ Steps []step }
-}
-
-type input struct {
-	Description string
-	Required    bool
-	Default     *string
-}
-
-type output struct{ Description, Value string }
-
-type step struct {
-	Name, ID, If, Uses, Run string
-	Env, With               map[string]string
-}
-
-// ordered is a mapping whose order matters to who reads it.
-type ordered[T any] struct {
-	names []string
-	of    map[string]T
-}
-
-func (o *ordered[T]) UnmarshalYAML(n *yaml.Node) error {
-	for i := 0; i < len(n.Content); i += 2 {
-		o.names = append(o.names, n.Content[i].Value)
-	}
-	return n.Decode(&o.of)
-}
-
-// text of the step that may use inputs: everything but its name.
-func (s step) text() string {
-	parts := []string{s.If, s.Uses, s.Run}
-	for _, m := range []map[string]string{s.Env, s.With} {
-		parts = append(parts, slices.Collect(maps.Values(m))...)
-	}
-	return strings.Join(parts, "\n")
-}
-
-func readAction(t *testing.T) (a action) {
-	t.Helper()
-	readYAML(t, "action.yml", &a)
-	if len(a.Inputs.names) < 7 || len(a.Runs.Steps) < 5 {
-		t.Fatalf("action.yml has %d inputs and %d steps only", len(a.Inputs.names), len(a.Runs.Steps))
-	}
-	return a
-}
-
-func readYAML(t *testing.T, name string, v any) {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := yaml.Unmarshal(text, v); err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-}
-
-// settings are the program's settings and their defaults, as its own help tells them. Where
-// the help explains a default in words the program works it out: here it is empty.
-func settings(t *testing.T) map[string]string {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "nix-builders")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/nix-builders").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	help := exec.CommandContext(t.Context(), program, "--help")
-	help.Env = []string{"PATH=" + os.Getenv("PATH")}
-	text, err := help.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^  (NIX_BUILDERS_\w+)\n((?:      .*\n)+)`).FindAllStringSubmatch(string(text), -1) {
-		words := strings.Join(strings.Fields(m[2]), " ")
-		value := regexp.MustCompile(` Default: (\S+)\.$`).FindStringSubmatch(words)
-		all[m[1]] = ""
-		if value != nil {
-			all[m[1]] = value[1]
-		}
-	}
-	if len(all) < 30 {
-		t.Fatalf("the help names %d settings only:\n%s", len(all), text)
-	}
-	return all
-}
-
-// same compares two defaults as the program reads them: seconds are durations.
-func same(a, b string) bool {
-	if a == b {
-		return true
-	}
-	span := func(s string) (time.Duration, error) {
-		if regexp.MustCompile(`^\d+$`).MatchString(s) {
-			s += "s"
-		}
-		return time.ParseDuration(s)
-	}
-	da, errA := span(a)
-	db, errB := span(b)
-	return errA == nil && errB == nil && da == db
-}
-
-var inputRef = regexp.MustCompile(`\$\{\{ inputs\.(\w+) \}\}`)
 
 // The action hands each input to the program as a setting that there is, under the name that
 // one expects, and has the same default.
@@ -194,17 +80,6 @@ func TestActionTellsBothRoles(t *testing.T) {
 	}
 }
 
-func stepThatRuns(t *testing.T, a action, command string) step {
-	t.Helper()
-	for _, s := range a.Runs.Steps {
-		if strings.HasSuffix(s.Run, `"$PROGRAM" `+command) {
-			return s
-		}
-	}
-	t.Fatalf("no step runs nix-builders %s", command)
-	return step{}
-}
-
 func TestActionUsesEveryInput(t *testing.T) {
 	a := readAction(t)
 	var used strings.Builder
@@ -245,8 +120,7 @@ func TestActionSecretsReachOneStep(t *testing.T) {
 	}
 }
 
-// The coordinator's step is where outputs come from; that it sets them is what the end-to-end
-// tests look for.
+// The action's outputs are those that the coordinator's step sets, and all of them.
 func TestActionOutputsAreTheCoordinators(t *testing.T) {
 	a := readAction(t)
 	id := stepThatRuns(t, a, "coordinator").ID
@@ -254,6 +128,9 @@ func TestActionOutputsAreTheCoordinators(t *testing.T) {
 		if want := "${{ steps." + id + ".outputs." + name + " }}"; a.Outputs.of[name].Value != want {
 			t.Errorf("output %s is %q, want %q", name, a.Outputs.of[name].Value, want)
 		}
+	}
+	if diff := cmp.Diff(outputsOf(t, "cmd/nix-builders"), a.Outputs.names); diff != "" {
+		t.Errorf("outputs (-program +action.yml):\n%s", diff)
 	}
 }
 
