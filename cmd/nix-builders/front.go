@@ -65,7 +65,8 @@ func (a *app) front(ctx context.Context, argv ...string) error {
 	// Not CommandContext: the end of ctx is told over the socket.
 	cmd := exec.Command(sudo, append([]string{"-n", "--", self, asRootCommand.name}, argv...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, a.stdout, a.stderr
+	cmd.Stdin = theirs
+	cmd.Stdout, cmd.Stderr = a.streams()
 	// A terminal's Ctrl-C is for the front alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/problem"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
@@ -30,8 +31,11 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 		return err
 	}
 	begin := time.Now()
+	a.noteBegin(d)
 	bound, cancel := context.WithTimeout(ctx, time.Duration(a.set.Coordinator.GatherTimeout)+30*time.Second)
 	defer cancel()
+	endGroup := a.group(fmt.Sprintf("Waiting for %d builders", len(a.set.Coordinator.Builders)))
+	defer endGroup()
 	fmt.Fprintf(a.stdout, "Waiting for the builders of %s (%d) at %s\n", server.Cluster, len(a.set.Coordinator.Builders), server.API)
 	var last apiclient.Cluster
 	for c, err := api.Cluster(bound); ; c, err = api.AwaitCluster(bound, last.Revision, refresh) {
@@ -60,11 +64,11 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 		switch c.Phase {
 		case "gathering":
 		case "ready":
+			endGroup()
 			return a.announce(server, c, time.Since(begin))
 		case "failed":
-			writeMissing(a.stderr, whileGathering(before, c), a.set, time.Now())
-			fmt.Fprintln(a.stderr, "\nThe builders that came were released.")
-			return fmt.Errorf("gather builders: %s", printable(c.Reason))
+			endGroup()
+			return a.gatheringFailed(whileGathering(before, c))
 		default:
 			return fmt.Errorf("gather builders: the cluster is %s: %s", c.Phase, printable(c.Reason))
 		}
@@ -108,9 +112,31 @@ func (a *app) tellChanges(last, now apiclient.Cluster) {
 	}
 }
 
+// gatheringFailed says who is missing and what to check.
+func (a *app) gatheringFailed(c apiclient.Cluster) error {
+	err := fmt.Errorf("gather builders: %s", printable(c.Reason))
+	if a.step == nil {
+		writeMissing(a.stderr, c, a.set, time.Now())
+		fmt.Fprintln(a.stderr, "\nThe builders that came were released.")
+		return err
+	}
+	// What to check stands beside the run; who is missing would be too long there.
+	fmt.Fprintf(a.stdout, "%s The builders that came were released. Not ready:\n", readyCount(c))
+	writeNotReady(a.stdout, c, time.Now())
+	var checks strings.Builder
+	writeChecks(&checks, c, a.set)
+	if more := a.rerun(); more != "" && slices.ContainsFunc(c.Builders, func(b apiclient.Builder) bool { return b.State == "expected" }) {
+		checks.WriteString("- " + more + "\n")
+	}
+	return &titledError{"Builders are missing", fmt.Errorf("%w\n%s", err, strings.TrimSpace(checks.String()))}
+}
+
 // announce says that the cluster is ready and what one can do with it.
 func (a *app) announce(server rundir.Server, c apiclient.Cluster, took time.Duration) error {
 	if err := a.installStop(); err != nil {
+		return err
+	}
+	if err := a.setOutputs(server, c, time.Since(a.began)); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.stdout)
@@ -128,10 +154,12 @@ func (a *app) cancelGathering(ctx context.Context, api *apiclient.API) error {
 	fmt.Fprintln(a.stdout, "Cancelled; releasing the builders.")
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelBound+time.Second)
 	defer cancel()
-	told := (*exitError)(nil)
-	if err := a.stop(last, api, cancelBound, nil); err != nil && !errors.As(err, &told) {
+	report, err := a.release(last, api, cancelBound, nil)
+	if err != nil && !errors.Is(err, problem.BuildersRemain) {
 		a.log.Warn("release the builders", "error", err)
+		return context.Cause(ctx)
 	}
+	_ = a.tellReleased(report, err, false, true) // the exit code is that of the cancelling
 	return context.Cause(ctx)
 }
 

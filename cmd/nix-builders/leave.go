@@ -63,6 +63,7 @@ func (a *app) members() (members []member, err error) {
 func (a *app) leave(d *rundir.Dir, role string) error {
 	var problems []error
 	if role == rundir.Coordinator {
+		a.summarizeEnd(d)
 		problems = append(problems, a.endServer(d), a.restoreFiles(d), removeLink(a.stopLink()))
 	}
 	var builder proc.ID
@@ -91,6 +92,7 @@ func (a *app) endServer(d *rundir.Dir) error {
 	}
 	err = endSupervisor(server.Supervisor)
 	if log := tail(d.LogPath(), 200); log != "" {
+		defer a.group("Log of the coordinator's server")()
 		fmt.Fprintf(a.stdout, "Log of the coordinator's server, %s:\n%s\n", d.LogPath(), log)
 	}
 	return err

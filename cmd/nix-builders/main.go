@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Exit codes.
@@ -42,7 +43,9 @@ type app struct {
 	stdout, stderr io.Writer
 	set            *settings
 	log            *slog.Logger
-	onGitHub       bool // the output is the log of a workflow's step
+	began          time.Time
+	onGitHub       bool  // where a workflow's step prints
+	step           *step // nil where the output is not a step's log, see enterStep
 
 	secrets     secrets   // see takeSecrets
 	behindFront bool      // another process handed over settings and secrets, see front
@@ -100,12 +103,13 @@ func (a *app) execute(c command, args []string) int {
 		a.commandUsage(c)
 		return exitOK
 	}
+	a.began = time.Now()
+	a.enterStep(c)
 	var err error
 	if a.set, err = loadSettings(); err != nil {
 		return a.fail(c, &usageError{err})
 	}
 	a.log = newLogger(a.stderr, a.set.Log)
-	a.onGitHub = os.Getenv("GITHUB_ACTIONS") == "true"
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if a.lifeline != nil {
@@ -123,7 +127,7 @@ func (a *app) execute(c command, args []string) int {
 	return exitOK
 }
 
-// fail prints err, each line behind the command's name, and returns the exit code.
+// fail tells err and returns the exit code.
 func (a *app) fail(c command, err error) int {
 	if errors.Is(err, flag.ErrHelp) {
 		a.commandUsage(c)
@@ -133,7 +137,7 @@ func (a *app) fail(c command, err error) int {
 	if quiet := (*exitError)(nil); errors.As(err, &quiet) {
 		return quiet.code
 	}
-	fmt.Fprintf(a.stderr, "nix-builders %s: %v\n", c.name, err)
+	a.tellError(c, err)
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
 		return exitUsage
 	}

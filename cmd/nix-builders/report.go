@@ -11,21 +11,38 @@ import (
 // writeMissing tells a person which builders are not ready, since when, and what to
 // check. It goes to the log of a step that fails.
 func writeMissing(w io.Writer, c apiclient.Cluster, s *settings, now time.Time) {
-	ready, missing := 0, map[apiclient.BuilderState]int{}
+	fmt.Fprintf(w, "%s Not ready:\n", readyCount(c))
+	writeNotReady(w, c, now)
+	fmt.Fprintln(w)
+	writeChecks(w, c, s)
+}
+
+func readyCount(c apiclient.Cluster) string {
+	ready := 0
 	for _, b := range c.Builders {
 		if b.State == "ready" {
 			ready++
-			continue
 		}
-		missing[b.State]++
 	}
-	fmt.Fprintf(w, "%d of %d builders are ready, %d are needed. Not ready:\n", ready, len(c.Builders), c.Quorum)
+	return fmt.Sprintf("%d of %d builders are ready, %d are needed.", ready, len(c.Builders), c.Quorum)
+}
+
+// writeNotReady lists the builders that are not ready.
+func writeNotReady(w io.Writer, c apiclient.Cluster, now time.Time) {
 	for _, b := range c.Builders {
 		if b.State != "ready" {
 			fmt.Fprintf(w, "  %s: %s for %s: %s\n", printable(b.Name), b.State, age(b.Since, now), printable(b.Reason))
 		}
 	}
-	fmt.Fprintln(w, "\nWhat to check:")
+}
+
+// writeChecks tells what to check about those builders.
+func writeChecks(w io.Writer, c apiclient.Cluster, s *settings) {
+	missing := map[apiclient.BuilderState]int{}
+	for _, b := range c.Builders {
+		missing[b.State]++
+	}
+	fmt.Fprintln(w, "What to check:")
 	advise := func(state apiclient.BuilderState, format string, args ...any) {
 		if missing[state] > 0 {
 			fmt.Fprintf(w, "- %s: %s\n", state, fmt.Sprintf(format, args...))

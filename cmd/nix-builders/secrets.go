@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/actions"
 )
 
 const (
@@ -159,10 +157,9 @@ func pipeOf(secret string) (*os.File, error) {
 	return r, nil
 }
 
-// mask has GitHub's runner hide the secret wherever it comes up in the job's log. Nothing
-// else has been printed yet.
+// mask has GitHub's runner hide the secret wherever it comes up in the job's log.
 func (a *app) mask(secret string) {
-	if a.onGitHub {
-		actions.NewLog(os.Stdout).Mask(secret)
+	if a.step != nil {
+		a.step.log.Mask(secret)
 	}
 }

@@ -35,13 +35,17 @@ With names, only those builders are released and the cluster goes on.
 		if err != nil {
 			return err
 		}
-		return a.stop(ctx, api, time.Duration(wait), names)
+		report, err := a.release(ctx, api, time.Duration(wait), names)
+		if err != nil && !errors.Is(err, problem.BuildersRemain) {
+			return err
+		}
+		told := len(names) == 0 && a.summarize(ctx, api, report, false)
+		return a.tellReleased(report, err, told, len(names) == 0)
 	},
 }
 
-// stop releases builders and tells how it went. When one does not leave, the error is
-// an exitError and all is said.
-func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, names []string) error {
+// release tells builders to leave and waits for them.
+func (a *app) release(ctx context.Context, api *apiclient.API, wait time.Duration, names []string) (apiclient.StopReport, error) {
 	quiet, cancel := context.WithCancel(ctx)
 	told := make(chan struct{})
 	go func() {
@@ -51,12 +55,18 @@ func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, 
 	report, err := api.Stop(ctx, wait, names...)
 	cancel()
 	<-told
-	if err != nil && !errors.Is(err, problem.BuildersRemain) {
-		return err
-	}
+	return report, err
+}
+
+// tellReleased tells how a release went that ended with err, nil or BuildersRemain: each
+// builder and who remains, unless a summary has told that. When one did not leave, the
+// error is an exitError and all is said.
+func (a *app) tellReleased(report apiclient.StopReport, err error, told, whole bool) error {
 	left, there := 0, 0
 	for _, r := range report.Builders {
-		writeReleased(a.stdout, r)
+		if !told {
+			writeReleased(a.stdout, r)
+		}
 		if !r.Left || r.AfterSeconds != nil {
 			there++
 		}
@@ -66,7 +76,7 @@ func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, 
 	}
 	if report.Faults != nil {
 		for _, fault := range *report.Faults {
-			fmt.Fprintf(a.stderr, "nix-builders stop: on the coordinator's host: %s\n", printable(fault))
+			a.tellFault(printable(fault))
 		}
 	}
 	fmt.Fprintf(a.stdout, "Released %d of %d builders in %s.\n", left, there,
@@ -74,12 +84,27 @@ func (a *app) stop(ctx context.Context, api *apiclient.API, wait time.Duration, 
 	if err == nil {
 		return nil
 	}
-	fmt.Fprintf(a.stderr, "nix-builders stop: %d of them did not leave in time.", there-left)
-	if len(names) == 0 {
-		fmt.Fprint(a.stderr, " The cluster is stopped all the same, and Nix\nbuilds locally.")
+	remain := fmt.Sprintf("%d of them did not leave in time.", there-left)
+	if whole {
+		remain += " The cluster is stopped all the same, and Nix\nbuilds locally."
 	}
-	fmt.Fprint(a.stderr, " A builder that lost its coordinator ends by itself after two leases;\ncancel its job if it does not.\n")
+	remain += " A builder that lost its coordinator ends by itself after two leases;\ncancel its job if it does not."
+	switch {
+	case a.step == nil:
+		fmt.Fprintf(a.stderr, "nix-builders stop: %s\n", remain)
+	case !told:
+		a.step.log.Warning("Builders did not leave", remain)
+	}
 	return &exitError{exitFailed}
+}
+
+// tellFault tells what a stop could not put right on the coordinator's host.
+func (a *app) tellFault(fault string) {
+	if a.step != nil {
+		a.step.log.Warning("Fault on the coordinator's host", fault)
+		return
+	}
+	fmt.Fprintf(a.stderr, "nix-builders stop: on the coordinator's host: %s\n", fault)
 }
 
 // tellWhoRemains keeps a person company whose stop takes long. It ends with ctx.
