@@ -12,8 +12,9 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// DefaultPolicyText is the policy the project asks its users to set, as they
-// would paste it.
+// DefaultPolicyText is the policy that the action's first version asked its
+// users to set, as they would have pasted it: who has it keeps it. What users
+// are asked to set now allows less; see package docs.
 //
 //go:embed policy.hujson
 var DefaultPolicyText string

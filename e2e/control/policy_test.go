@@ -9,7 +9,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 )
 
-func TestDefaultPolicyIsWhatUsersAreTold(t *testing.T) {
+func TestDefaultPolicyIsTheFirstVersions(t *testing.T) {
 	got, err := control.DefaultPolicy()
 	if err != nil {
 		t.Fatal(err)
