@@ -79,7 +79,10 @@ func TestLifeOfACluster(t *testing.T) {
 						break
 					}
 				}
-				if err := api.Depart(t.Context(), id, apiclient.Departure{Reason: apiclient.DepartureReasonTeardown}); err != nil {
+				last := vitals()
+				last.PeakBuilds, last.BusySeconds = new(4), new(700.25)
+				d := apiclient.Departure{Reason: apiclient.DepartureReasonTeardown, Vitals: last}
+				if err := api.Depart(t.Context(), id, d); err != nil {
 					t.Errorf("%s: %v", c.Name, err)
 				}
 			})
@@ -98,6 +101,15 @@ func TestLifeOfACluster(t *testing.T) {
 		for _, b := range report.Builders {
 			if !b.Left || b.State != apiclient.BuilderStateDeparted || b.AfterSeconds == nil {
 				t.Errorf("in the report: %+v", b)
+			}
+		}
+		// What they did can still be read.
+		if cluster, err = w.api(reader).Cluster(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range cluster.Builders {
+			if v := b.Vitals; v == nil || *v.PeakBuilds != 4 || *v.BusySeconds != 700.25 {
+				t.Errorf("vitals of %s, which departed: %+v", b.Name, v)
 			}
 		}
 		// Late comers are answered too: with the teardown, and with the phase.
