@@ -27,6 +27,7 @@ func TestTypeScriptClient(t *testing.T) {
 	if out, err := unpack.CombinedOutput(); err != nil {
 		t.Fatalf("copy the client: %v\n%s", err, out)
 	}
+	c.Env["NIX_BUILDERS_MAX_JOBS"] = "2"
 	c.up()
 
 	type report struct {
@@ -34,6 +35,8 @@ func TestTypeScriptClient(t *testing.T) {
 		Phase    string   `json:"phase"`
 		Ready    []string `json:"ready"`
 		Systems  []string `json:"systems"`
+		Jobs     []string `json:"jobs"`
+		Peaks    []int    `json:"peaks"`
 		Stranger int      `json:"stranger"`
 		Stopped  string   `json:"stopped"`
 		Left     []string `json:"left"`
@@ -42,6 +45,7 @@ func TestTypeScriptClient(t *testing.T) {
 	want := report{
 		ID: c.Cluster(), Phase: "ready", Ready: names, Stranger: 404, Stopped: "stopped", Left: names,
 		Systems: []string{"x86_64-linux", "i686-linux", "x86_64-linux", "i686-linux"},
+		Jobs:    []string{"2 at speed 1", "2 at speed 1"}, Peaks: []int{0, 0},
 	}
 	got := decode[report](t, []byte(output(t, h, testbed.Runner, "node", "/opt/client/out/client.js", c.api())))
 	if diff := cmp.Diff(want, got); diff != "" {
