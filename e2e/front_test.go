@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -169,5 +168,138 @@ func TestOrdinaryUser(t *testing.T) {
 	if again := j.post(j.Coordinator); strings.TrimSpace(again) != "" {
 		t.Errorf("the second leave has something to say: %s", again)
 	}
-	_ = slices.Sorted(maps.Keys(builders))
+}
+
+// A person cancels the run, or the runner dies: the runner can signal only the step's own
+// process, which is not root's, and yet all of it ends in order within the first window.
+func TestFrontEnds(t *testing.T) {
+	lab := startLab(t, testbed.Config{Builders: 1})
+	b1 := testbed.Builder(1)
+	pristine := newRig(t, lab, "pristine", 0).files(b1)
+	ends := map[string]func(j job, p *fleet.Process){
+		"cancelled": job.cancel,
+		"killed": func(j job, p *fleet.Process) {
+			if code, printed := j.signalAs(p, syscall.SIGKILL); code != 0 {
+				j.t.Fatalf("kill %s: %s", p, printed)
+			}
+		},
+	}
+	// gone waits for the end of root's processes, which a front that was killed can't.
+	gone := func(j job, host string) {
+		j.t.Helper()
+		begin := time.Now()
+		eventually(j.t, "root's process on "+host+" is gone", func() bool {
+			return len(j.pids(host, "nix-builders", "as-root")) == 0
+		})
+		if took := time.Since(begin); took > window {
+			j.t.Errorf("root's process on %s went %v after its front", host, took)
+		}
+	}
+
+	for how, end := range ends {
+		t.Run("builder that nobody has claimed, "+how, func(t *testing.T) {
+			j := newJob(t, lab, "look-"+how, 1)
+			j.join(b1)
+			p := j.builder(b1)
+			j.awaitLine(p, "looking for the coordinator")
+			end(j, p)
+			gone(j, b1)
+			j.clean(pristine) // there is nothing that leave would have to do
+			j.post(b1)
+		})
+
+		t.Run("builder that waits for the tailnet, "+how, func(t *testing.T) {
+			j := newJob(t, lab, "wait-"+how, 1)
+			j.join(b1, "NIX_BUILDERS_LOGIN_SERVER=http://10.77.0.250:1")
+			p := j.builder(b1)
+			j.awaitLine(p, "Waiting for the tailnet")
+			end(j, p)
+			gone(j, b1)
+			j.clean(pristine)
+		})
+
+		t.Run("builder of a cluster, "+how, func(t *testing.T) {
+			j := newJob(t, lab, "claimed-"+how, 1)
+			j.join(b1)
+			p := j.builder(b1)
+			j.join(j.Coordinator)
+			j.wantExit(j.coordinator(), 0)
+			end(j, p)
+			gone(j, b1)
+			if got := j.awaitState(b1, "departed"); !strings.Contains(got.Reason, "cancelled") {
+				t.Errorf("%s departed for another reason: %s", b1, got.Reason)
+			}
+			if nodes := j.nodes(); len(nodes) != 1 {
+				t.Errorf("on the tailnet are %v, want the coordinator alone", nodes)
+			}
+			j.stop()
+			j.post(j.Coordinator)
+			j.clean(pristine)
+		})
+
+		t.Run("coordinator that gathers, "+how, func(t *testing.T) {
+			j := newJob(t, lab, "gather-"+how, 1)
+			j.Builders = append(j.Builders, "builder-2") // who never comes
+			b := j.step(b1, []string{"NIX_BUILDERS_AUTH_KEY=" + control.CIKey}, "nix-builders", "builder")
+			j.join(j.Coordinator)
+			p := j.coordinator()
+			j.awaitLine(p, j.NameOf(b1)+" is ready")
+			end(j, p)
+			j.exitsWithin(b, 0, window)
+			gone(j, j.Coordinator)
+			j.post(j.Coordinator)
+			j.clean(pristine)
+		})
+	}
+
+	// leave ends a builder that runs.
+	t.Run("leave", func(t *testing.T) {
+		j := newJob(t, lab, "leave", 1)
+		j.join(b1)
+		p := j.builder(b1)
+		j.awaitLine(p, "looking for the coordinator")
+		j.post(b1)
+		j.wantExit(p, 130)
+		j.clean(pristine)
+	})
+}
+
+// Without sudo nothing is begun, and the message says what to do. A builder whose user
+// keeps its state needs none.
+func TestWithoutSudo(t *testing.T) {
+	lab := startLab(t, testbed.Config{Builders: 1})
+	b1 := testbed.Builder(1)
+	key := "NIX_BUILDERS_AUTH_KEY=" + control.CIKey
+	j := newJob(t, lab, "nosudo", 1)
+	pristine := j.files(b1)
+
+	j.must(b1, "mv", "/etc/sudoers.d/runner", "/root/sudoers")
+	for path, want := range map[string]string{
+		"/usr/bin":  "sudo does not give it (its message is above; exit status 1): let the user runner run all commands without a password (NOPASSWD), or run it as root",
+		"/opt/none": "there is no sudo on PATH: run it as root",
+	} {
+		for _, argv := range [][]string{{"join", "--detach", "builder"}, {"builder"}, {"coordinator"}} {
+			p := j.step(b1, []string{key, "NIX_BUILDERS_BUILDERS=b1"},
+				append([]string{"env", "PATH=" + path, "/opt/lab/bin/nix-builders"}, argv...)...)
+			j.wantExit(p, 1)
+			j.says(p, "nix-builders "+argv[0]+": it needs root, and "+want)
+			if strings.Contains(p.Output(), control.CIKey) {
+				t.Errorf("%s printed the key", p)
+			}
+		}
+	}
+	if got := j.post(b1); strings.TrimSpace(got) != "" {
+		t.Errorf("leave, where nothing is, says: %s", got)
+	}
+	j.clean(pristine)
+
+	p := j.step(b1, []string{key, "NIX_BUILDERS_STATE_DIR=/home/runner/state", "NIX_BUILDERS_TAILSCALE_SOCKET=/home/runner/tailscaled.sock",
+		"NIX_BUILDERS_NETWORKING=userspace"}, "nix-builders", "builder")
+	j.awaitLine(p, "looking for the coordinator")
+	j.cancel(p)
+	j.clean(pristine)
+	if left := j.must(b1, "find", "/home/runner", "-newer", "/etc/hostname", "-mindepth", "1"); left != "" {
+		t.Errorf("left in the user's home: %s", left)
+	}
+	j.must(b1, "mv", "/root/sudoers", "/etc/sudoers.d/runner") // for the rig's last step
 }

@@ -51,7 +51,7 @@ func (a *app) ownState() bool {
 func (a *app) front(ctx context.Context, argv ...string) error {
 	sudo, err := exec.LookPath("sudo")
 	if err != nil {
-		return fmt.Errorf("%w: there is no sudo on PATH: run it as root", errNoRoot)
+		return errors.New("it needs root, and there is no sudo on PATH: run it as root")
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -99,15 +99,13 @@ func (a *app) front(ctx context.Context, argv ...string) error {
 	case !errors.As(err, &exit):
 		return fmt.Errorf("run as root: %w", err)
 	case !<-answered && ctx.Err() == nil:
-		return fmt.Errorf("%w: sudo let it not (%v; its message is above): allow the user %s to run all commands without a password (NOPASSWD), or run it as root",
-			errNoRoot, err, user())
+		return fmt.Errorf("it needs root, and sudo does not give it (its message is above; %w): let the user %s run all commands without a password (NOPASSWD), or run it as root",
+			err, user())
 	case exit.ExitCode() < 0:
 		return fmt.Errorf("run as root: %w", err)
 	}
 	return &exitError{exit.ExitCode()}
 }
-
-var errNoRoot = errors.New("it has to become root")
 
 // hand writes the handover and waits until it is acknowledged.
 func hand(conn *os.File, h handover) error {
