@@ -3,30 +3,28 @@ package e2e_test
 import (
 	"os"
 	"testing"
-	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/act"
-	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 )
 
-// The workflow that the first version of this action gave its users runs as it stands.
+// The workflow that the first version of this action gave its users runs as it stands:
+// Tailscale's own names, an OAuth client's secret and nothing beside it, four platforms.
 func TestActionSeed(t *testing.T) {
 	seed, err := os.ReadFile("testdata/seed-workflow.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := act.Start(t, act.Config{})
-	repo, err := b.Repository(t.Context(), "x86_64-linux", "aarch64-linux", "x86_64-darwin", "aarch64-darwin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := b.Run(t, act.Workflow{
-		Text: string(seed), Repository: repo, CheckedOut: true,
-		Secrets: map[string]string{"TS_OAUTH_SECRET": control.OAuthSecret},
+	s := newStage(t)
+	p := s.begin(t, act.Workflow{
+		Text: string(seed), Secrets: oauth(),
+		// It checks nothing out: its users do.
+		Repository: s.repository(t, systems...), CheckedOut: true,
 	})
-	ok, err := r.Wait(within(t, 3*time.Minute))
-	if err != nil || !ok {
-		t.Fatal(ok, err)
-	}
-	t.Log(r.Log())
+	p.ends(true)
+	p.outcomes(map[string]string{
+		"config": "1 succeeded, 0 failed", "Builder": "4 succeeded, 0 failed", "Coordinator": "1 succeeded, 0 failed",
+	})
+	p.builds(false)
+	p.summarised()
+	s.alone(t)
 }

@@ -100,7 +100,7 @@ func (b *Bed) furnish(ctx context.Context, cfg Config, logf func(string, ...any)
 	if cfg.Release {
 		err = b.release(ctx, cache)
 	} else {
-		err = edit(filepath.Join(b.action, "action.yml"), setBinary(labPrograms))
+		err = b.useLabPrograms()
 	}
 	if err != nil {
 		return err
@@ -114,8 +114,35 @@ func (b *Bed) furnish(ctx context.Context, cfg Config, logf func(string, ...any)
 	return b.openInternet(ctx)
 }
 
-// labPrograms is where hosts have the lab's own programs, nix-builders among them.
-const labPrograms = "/opt/lab/bin"
+// useLabPrograms makes the lab's own programs those that the action installs.
+func (b *Bed) useLabPrograms() error {
+	dir := b.dir("programs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"nix-builders", "tailscaled", "tailscale"} {
+		if err := image.CopyFile(filepath.Join(b.dir(), "..", "bin", name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	// TODO: as long as install.sh makes one of two equal ones.
+	f, err := os.OpenFile(filepath.Join(dir, "tailscale"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString("\n"); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	for _, name := range []string{"action.yml", "plan/action.yml"} {
+		if err := edit(filepath.Join(b.action, name), setBinary(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // openInternet starts what hosts find under names of the Internet.
 func (b *Bed) openInternet(ctx context.Context) error {

@@ -351,3 +351,6 @@ func (r *Run) Outcomes() map[string]bool {
 	}
 	return all
 }
+
+// Dir is where act keeps all that it writes.
+func (r *Run) Dir() string { return r.dir }

@@ -69,6 +69,10 @@ func (h *Host) Name() string { return h.info.Name }
 // the tailnet's addresses are tailscaled's business.
 func (h *Host) IP() netip.Addr { return address(h.info.Index) }
 
+// Disk is the directory, on the outside, of the files by which the host's disk
+// differs from the image's, apart from /nix and what is mounted.
+func (h *Host) Disk() string { return filepath.Join(h.dir, "upper") }
+
 // Alive reports whether the host runs. A host that is cut off does.
 func (h *Host) Alive() bool {
 	pid, err := h.pid()

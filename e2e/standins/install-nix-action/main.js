@@ -40,6 +40,8 @@ for (const name of fs.readdirSync("/opt/lab/nix-bin")) {
   if (name === "nix" || name.startsWith("nix-")) sudo("ln", "-s", `/opt/lab/nix-bin/${name}`, `${profile}/${name}`);
 }
 sudo("systemctl", "start", "nix-daemon");
+// By which a test sees that it is again as it was.
+sudo("cp", "/etc/nix/nix.conf", "/opt/lab/nix.conf");
 
 add("GITHUB_PATH", profile);
 add("GITHUB_PATH", `${process.env.HOME}/.nix-profile/bin`);
