@@ -121,6 +121,20 @@ func TestPolicyRules(t *testing.T) {
 			w.tell(&policyStory{newRig(t, lab, fmt.Sprintf("rule%d", i), 1)})
 		})
 	}
+	t.Run("the first version's policy", func(t *testing.T) {
+		t.Parallel()
+		p, err := control.DefaultPolicy() // whoever has it need not change it
+		if err != nil {
+			t.Fatal(err)
+		}
+		lab := testbed.Start(t, testbed.Config{
+			Name: fmt.Sprintf("policyold-%d", os.Getpid()), Builders: 1, Control: testbed.ControlConfig{Policy: &p}})
+		r := newRig(t, lab, "old", 1)
+		r.up()
+		r.stop()
+		r.wantReleased()
+		r.leave()
+	})
 	for _, tag := range []string{builderTag, coordinatorTag} {
 		t.Run("without "+tag, func(t *testing.T) {
 			p, err := fleet.Policy()
@@ -166,6 +180,7 @@ func (s *policyStory) builderIsNotClaimed() {
 func (s *policyStory) storeDoesNotAnswer() {
 	s.t.Helper()
 	b := s.builder(testbed.Builder(1))
+	s.awaitLine(b, "looking for the coordinator")
 	c := s.coordinator("NIX_BUILDERS_GATHER_TIMEOUT=6")
 	s.wantExit(c, 1)
 	s.says(c, s.NameOf(testbed.Builder(1))+": joined for", `as root ("ssh" rules)`, `port 22 ("grants")`)
