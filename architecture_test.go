@@ -53,6 +53,14 @@ var arrows = []arrow{
 		reason: "the client is the contract's, not the server's",
 	},
 	{
+		from: "internal/actions", only: []string{},
+		reason: "what GitHub's runner reads is its own matter, whatever is told",
+	},
+	{
+		from: "internal/summary", only: []string{"internal/apiclient"},
+		reason: "a summary is told of what the API says, and tells only people",
+	},
+	{
 		from: "./...", never: []string{"e2e/...", "testing"},
 		reason: "the product does not hold its own tests",
 	},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/builder"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/actions"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
 // A step is the step of a workflow on GitHub that a command runs in.
@@ -101,11 +102,16 @@ func (a *app) tellError(c command, err error) {
 	if titled := (*titledError)(nil); errors.As(err, &titled) {
 		title = titled.title
 	}
-	if unclaimed := (*builder.UnclaimedError)(nil); errors.As(err, &unclaimed) {
+	unclaimed := (*builder.UnclaimedError)(nil)
+	switch {
+	case errors.As(err, &unclaimed):
 		title = "Nobody claimed this builder"
 		if more := a.rerun(); more != "" {
 			message += "\n" + more
 		}
+	case errors.Is(err, errJoinFailed), errors.Is(err, tailnet.ErrKeyRefused), errors.Is(err, tailnet.ErrTagsRefused),
+		errors.Is(err, tailnet.ErrNeedsApproval), errors.Is(err, tailnet.ErrNotReady):
+		title = "This host did not get onto the tailnet"
 	}
 	switch {
 	case a.step != nil:

@@ -152,8 +152,12 @@ func (a *app) summarizeEnd(d *rundir.Dir) {
 		return
 	}
 	server, err := d.Server()
-	if err != nil || !server.Supervisor.Alive() {
-		return // nobody is left who knows
+	if err != nil {
+		return // it never began
+	}
+	if !server.Supervisor.Alive() {
+		a.step.log.Warning("The coordinator's server had ended", "What became of the builders is not known; the server's log is in the log of this step. Builders end by themselves two leases after they last heard it.")
+		return
 	}
 	api, err := apiOf(server)
 	if err != nil {

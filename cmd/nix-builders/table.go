@@ -115,12 +115,13 @@ func size(n int64) string {
 }
 
 // printable keeps what another machine says on one line and harmless: no control
-// characters reach the terminal, and no line begins with a workflow command.
+// characters reach the terminal, and nothing is a command to GitHub's runner, neither at
+// the beginning of a line nor, in the older form, in the middle.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
+	return strings.ReplaceAll(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, s)
+	}, s), "##[", "## [")
 }

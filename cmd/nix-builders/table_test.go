@@ -62,7 +62,7 @@ func cluster() apiclient.Cluster {
 				Offer: offer("x86_64-linux", 64, 256), SilentSeconds: new(10845.0),
 			},
 			{
-				Name: "nix-builder-a1-liar-1", State: "departed", Reason: "failed: \x1b[31mred\x1b[0m\n::error::now I am a workflow command",
+				Name: "nix-builder-a1-liar-1", State: "departed", Reason: "failed: \x1b[31mred\x1b[0m\n::error::now I am a workflow command ##[error]and now",
 				Since: ago(time.Minute),
 			},
 		},

@@ -14,12 +14,13 @@ func Of(now time.Time, c apiclient.Cluster, stop apiclient.StopReport, events []
 	if stop.Faults != nil {
 		r.Faults = *stop.Faults
 	}
+	var failed time.Time // when a cluster that failed told its builders to leave
 	if c.Phase == "failed" {
-		r.Failed = c.Reason
+		r.Failed, failed = c.Reason, c.Since
 	}
 	for _, e := range events {
 		if e.Type == "cluster.failed" {
-			r.Failed = e.Reason
+			r.Failed, failed = e.Reason, e.At
 		}
 	}
 	told := make(map[string]apiclient.Released)
@@ -27,14 +28,18 @@ func Of(now time.Time, c apiclient.Cluster, stop apiclient.StopReport, events []
 		told[b.Name] = b
 	}
 	for _, b := range c.Builders {
-		r.Builders = append(r.Builders, builderOf(b, told))
+		// A stop knows best what it did; it may be older than the cluster.
+		report, asked := told[b.Name]
+		released := asked && report.AfterSeconds != nil ||
+			!failed.IsZero() && b.LeftAt != nil && !b.LeftAt.Before(failed)
+		r.Builders = append(r.Builders, builderOf(b, fateOf(b, released, asked && !report.Left)))
 	}
 	return r
 }
 
-func builderOf(b apiclient.Builder, told map[string]apiclient.Released) Builder {
+func builderOf(b apiclient.Builder, fate Fate) Builder {
 	out := Builder{
-		Name: b.Name, State: string(b.State), Reason: b.Reason,
+		Name: b.Name, Fate: fate, State: string(b.State), Reason: b.Reason,
 		Joined: orZero(b.JoinedAt), Ready: orZero(b.ReadyAt), Left: orZero(b.LeftAt),
 	}
 	if b.Offer != nil {
@@ -46,13 +51,10 @@ func builderOf(b apiclient.Builder, told map[string]apiclient.Released) Builder 
 			out.Busy = new(time.Duration(*s * float64(time.Second)))
 		}
 	}
-	// A stop knows best what it did; it may be older than the cluster.
-	report, asked := told[b.Name]
-	out.Fate = fateOf(b, asked && report.AfterSeconds != nil, asked && !report.Left)
 	return out
 }
 
-// fateOf is a builder's fate. released says that it left because of a stop, remained
+// fateOf is a builder's fate. released says that it left because it was told to, remained
 // that it had not left when the stop's wait was over.
 func fateOf(b apiclient.Builder, released, remained bool) Fate {
 	switch b.State {

@@ -47,8 +47,8 @@ func (r *Run) LaterText(before Told) string {
 func (r *Run) later(before Told, show func(string, int) string) []string {
 	var lines []string
 	if r.Final {
-		if s := r.savings(); s != "" {
-			lines = append(lines, s)
+		if _, released := r.saved(); released > 0 && r.Failed == "" {
+			lines = append(lines, r.savedByStop())
 		}
 	}
 	changed := 0

@@ -67,8 +67,12 @@ func (r *Run) usage() []string {
 			}
 		}
 	}
-	if idle > 0 {
-		lines = append(lines, fmt.Sprintf("No build was seen on %d of %s.", idle, counted(known, "builder")))
+	switch {
+	case idle == 0 || r.Failed != "":
+	case idle == known:
+		lines = append(lines, "No build was seen on any builder.")
+	default:
+		lines = append(lines, fmt.Sprintf("No build was seen on %d of %d builders.", idle, known))
 	}
 	return lines
 }
@@ -77,13 +81,19 @@ func (r *Run) usage() []string {
 func (r *Run) savings() string {
 	saved, released := r.saved()
 	switch {
-	case released == 0:
+	case released == 0, r.Failed != "": // a cluster that failed released them itself
 		return ""
 	case !r.Final:
 		return "Those that were released do not wait for the rest of this job."
 	case saved < 6*time.Second: // which would be 0.0 or 0.1 minutes
 		return "The builders were held until the end of this job. Call stop-nix-builders as soon as the build is done, to have them earlier."
 	}
+	return r.savedByStop()
+}
+
+// savedByStop is for a stop that is known to have been called before the job's end.
+func (r *Run) savedByStop() string {
+	saved, _ := r.saved()
 	return fmt.Sprintf("The early stop saved %s runner minutes: the builders ended that much before this job, summed.", minutes(saved))
 }
 

@@ -119,7 +119,7 @@ func TestFates(t *testing.T) {
 		got[b.Name] = b.Fate
 	}
 	want := map[string]summary.Fate{
-		"good": summary.Released, "unready": summary.Unready, "missing": summary.Missing, "cancelled": summary.OwnWay,
+		"good": summary.Released, "freed": summary.Released, "unready": summary.Unready, "missing": summary.Missing, "cancelled": summary.OwnWay,
 		"lost": summary.Lost, "rejected": summary.Rejected, "stuck": summary.Remaining, "silent": summary.Remaining, "late": summary.Released,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -149,6 +149,7 @@ func trouble() (apiclient.Cluster, apiclient.StopReport, []apiclient.Event) {
 	}
 	add("good", "departed", "left as it was told to", 10, 12, 601, new(1.0), true)
 	add("unready", "departed", "left as it was told to", 10, 0, 601, new(1.0), true)
+	add("freed", "departed", "left as it was told to", 10, 12, 401, nil, true) // when the cluster failed
 	add("missing", "expected", "never checked in", 0, 0, 0, nil, true)
 	add("cancelled", "departed", "left: its job was cancelled", 11, 13, 300, nil, true)
 	add("lost", "lost", "silent for 45.1s", 11, 13, 200, nil, true)
@@ -163,7 +164,7 @@ func trouble() (apiclient.Cluster, apiclient.StopReport, []apiclient.Event) {
 		event("builder.lost", "good", 100, "silent for 45.3s"),
 		event("builder.joined", "good", 110, "heard again"),
 		event("builder.lost", "lost", 200, "silent for 45.1s"),
-		{Type: "cluster.failed", At: at(400), Reason: "only 3 of 9 builders were ready within 6m40s"},
+		{Type: "cluster.failed", At: at(400), Reason: "only 3 of 10 builders were ready within 6m40s"},
 	}
 	return c, stop, events
 }
