@@ -28,4 +28,11 @@
 //
 // What a coordinator answers is checked before it is believed, and cleaned before
 // it is printed: this agent runs before it knows whom it talks to.
+//
+// # What was done here
+//
+// While it is claimed, the agent looks each second how many builds run, and adds up
+// their time. Each minute's check-in tells it, and so does the departure, without
+// looking once more: whoever released the builder waits. A build that begins and ends
+// between two looks is missed; so what is told is what was seen.
 package builder

@@ -22,6 +22,9 @@ type work struct {
 // was stopped, or the host.
 const maxGap = 2 * lookMost
 
+// maxBusy is the most seconds that the contract lets a builder tell.
+const maxBusy = 1e9
+
 // saw notes how many builds run now. Where their number changed since the last look, it
 // is taken to have done so halfway.
 func (w *work) saw(now time.Time, builds int) {
@@ -39,7 +42,7 @@ func (w *work) missed() { w.at = time.Time{} }
 // in returns v with what was seen.
 func (w *work) in(v apiclient.Vitals) apiclient.Vitals {
 	if w.looked {
-		v.PeakBuilds, v.BusySeconds = new(max(w.peak, v.Builds)), new(w.busy.Seconds())
+		v.PeakBuilds, v.BusySeconds = new(max(w.peak, v.Builds)), new(min(w.busy.Seconds(), maxBusy))
 	}
 	return v
 }

@@ -48,6 +48,8 @@
 // by a stop. A restarted coordinator goes on with the same ids, event numbers and
 // stop; its builders get a new lease, and a cluster that was gathering starts its
 // time for the quorum anew. Calls that come while a save runs share the next one.
+// Vitals are saved along with the next change that matters; those of a builder that
+// left or was lost are what it last told, and stay.
 //
 // # Who owns what
 //

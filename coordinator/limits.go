@@ -53,7 +53,7 @@ var limits = map[string]Limit{
 	"/vitals/store_free_bytes":  {Maximum: maxStore},
 	"/vitals/builds":            {Maximum: 65536},
 	"/vitals/peak_builds":       {Maximum: 65536},
-	"/vitals/busy_seconds":      {Maximum: 1e12},
+	"/vitals/busy_seconds":      {Maximum: 1e9},
 }
 
 // patterns are the compiled patterns of limits.

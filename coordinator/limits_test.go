@@ -83,11 +83,11 @@ func TestValidate(t *testing.T) {
 		{"/vitals/store_free_bytes", func(c *in) { c.Vitals.StoreFreeBytes = math.MaxInt64 }},
 		{"/vitals/builds", func(c *in) { c.Vitals.Builds = 65537 }},
 		{"", func(c *in) { c.Vitals.PeakBuilds, c.Vitals.BusySeconds = new(0), new(0.0) }},
-		{"", func(c *in) { c.Vitals.PeakBuilds, c.Vitals.BusySeconds = new(65536), new(1e12) }},
+		{"", func(c *in) { c.Vitals.PeakBuilds, c.Vitals.BusySeconds = new(65536), new(1e9) }},
 		{"/vitals/peak_builds", func(c *in) { c.Vitals.PeakBuilds = new(-1) }},
 		{"/vitals/peak_builds", func(c *in) { c.Vitals.PeakBuilds = new(65537) }},
 		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(-0.5) }},
-		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(1.1e12) }},
+		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(1.1e9) }},
 		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(math.NaN()) }},
 		{"/vitals/busy_seconds", func(c *in) { c.Vitals.BusySeconds = new(math.Inf(1)) }},
 	} {
@@ -137,8 +137,12 @@ func FuzzValidate(f *testing.F) {
 			Offer: coordinator.Offer{
 				Systems: []string{system}, Features: []string{feature}, HostKeys: []string{key},
 				Cores: cores, MemoryBytes: bytes, StoreFreeBytes: bytes, NixVersion: version, StoreProgram: program,
+				MaxJobs: &cores,
 			},
-			Vitals: &coordinator.Vitals{CPUPercent: cpu, MemoryFreeBytes: bytes, StoreFreeBytes: bytes, Builds: cores},
+			Vitals: &coordinator.Vitals{
+				CPUPercent: cpu, MemoryFreeBytes: bytes, StoreFreeBytes: bytes, Builds: cores,
+				PeakBuilds: &cores, BusySeconds: &cpu,
+			},
 		}
 		if err := in.Validate(); err != nil {
 			if !strings.HasPrefix(err.Field, "/") || err.Why == "" {

@@ -67,7 +67,7 @@ func checkInChanges() (all []change) {
 		for _, to := range []string{"0x1", "01"} {
 			add(at, to, problem.Malformed, "/vitals") // the number is 0, and what follows is wrong
 		}
-		for _, to := range []string{"-0.1", "1000000000000.1", "1e300"} {
+		for _, to := range []string{"-0.1", "1000000000.1", "1e300"} {
 			add(at, to, problem.Invalid)
 		}
 	}
