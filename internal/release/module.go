@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -56,7 +57,11 @@ func Open(ctx context.Context, dir string, stderr io.Writer) (*Module, error) {
 	if err := json.Unmarshal(out, &m.settings); err != nil {
 		return nil, fmt.Errorf("go env: %w", err)
 	}
+	elsewhere := fmt.Errorf("release: %s is not in the source of %s: change to it", dir, modulePath)
 	gomod := m.settings["GOMOD"]
+	if gomod == "" || gomod == os.DevNull {
+		return nil, elsewhere
+	}
 	delete(m.settings, "GOMOD")
 	m.Dir = filepath.Dir(gomod)
 
@@ -65,7 +70,7 @@ func Open(ctx context.Context, dir string, stderr io.Writer) (*Module, error) {
 		return nil, err
 	}
 	if product.Module.Path != modulePath {
-		return nil, fmt.Errorf("release: %s is not in the source of %s: change to it", dir, modulePath)
+		return nil, elsewhere
 	}
 	tools, err := m.modfile(ctx, "tools/go.mod")
 	if err != nil {
