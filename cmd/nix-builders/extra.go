@@ -30,6 +30,11 @@ func (a *app) configureNix(ctx context.Context, d *rundir.Dir, role string) erro
 	if lines == "" {
 		return nil
 	}
+	for line := range strings.Lines(lines) {
+		if strings.HasPrefix(line, "# BEGIN nix-builders") || strings.HasPrefix(line, "# END nix-builders") {
+			return fmt.Errorf("%s_EXTRA_NIX_CONFIG: %.100q is one of the markers by which nix-builders finds its own lines", prefix, line)
+		}
+	}
 	programs := nix.Programs{Path: os.Getenv("PATH")}
 	warnings, err := programs.CheckConf(ctx, lines, filepath.Dir(a.set.Files.NixConf))
 	if err != nil {

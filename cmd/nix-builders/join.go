@@ -35,15 +35,15 @@ func (a *app) joined(role string) bool {
 // become makes this host what its role needs: with the Nix configuration that the user
 // asked for, and on the tailnet.
 func (a *app) become(ctx context.Context, d *rundir.Dir, role string) (*tailnet.Membership, error) {
-	if err := a.configureNix(ctx, d, role); err != nil {
-		return nil, err
-	}
 	err := a.awaitJoining(ctx, d)
 	if errors.Is(err, errJoinFailed) && a.canLogIn() {
 		a.log.Warn("joining anew", "error", err)
 		err = nil
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := a.configureNix(ctx, d, role); err != nil {
 		return nil, err
 	}
 	return a.join(ctx, d, role)
