@@ -175,6 +175,37 @@ func messages(t *testing.T) string {
 	return b.String()
 }
 
+// A whole workflow is eight lines, and stands first.
+func TestREADMEBeginsWithEightLines(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := generated.FindStringSubmatch(string(text))
+	if first == nil || first[1] != "examples/eight-lines.yml" {
+		t.Fatalf("README.md begins with %q", first)
+	}
+	if n := strings.Count(first[2], "\n") - 2; n != 8 { // without the fences
+		t.Errorf("the workflow has %d lines", n)
+	}
+}
+
+// Whether programs are downloaded or built is told as it is.
+func TestREADMEKnowsOfReleases(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.ReadFile("release/checksums.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := regexp.MustCompile(`(?m)^version +none$`).Match(sums)
+	if says := strings.Contains(string(text), "No release has been made yet."); says != none {
+		t.Errorf("README.md says that there is no release: %t; release/checksums.txt: %t", says, none)
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
