@@ -1,9 +1,14 @@
 package e2e_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/act"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
@@ -81,9 +86,9 @@ func planAsksNix(t *testing.T, suite string) {
 		}
 	}
 
-	want(true, "1 or more", nil, "one")
-	want(true, "2 or more", nil, "two")
-	want(true, "3 or more", nil, "foreign", "two")
+	want(true, "1 derivation is left", nil, "one")
+	want(true, "2 derivations are left", nil, "two")
+	want(true, "3 derivations are left", nil, "foreign", "two")
 
 	// What can't be evaluated here is left to the cluster, and people hear why.
 	want(true, "this package is broken", nil, "broken")
@@ -95,12 +100,12 @@ func planAsksNix(t *testing.T, suite string) {
 		t.Fatalf("built %q", built)
 	}
 	want(false, "Nothing is left to build", nil, "one", "two")
-	want(true, "1 or more", nil, "one", "two", "foreign")
+	want(true, "1 derivation is left", nil, "one", "two", "foreign")
 
 	// In a cache is as good as here, if it is a cache that the build will have.
 	output(t, h, testbed.Root, append([]string{"nix", "copy", "--no-check-sigs", "--to", "file:///srv/cache"}, built...)...)
 	output(t, h, testbed.Root, append([]string{"nix", "store", "delete"}, built...)...)
-	want(true, "2 or more", nil, "one", "two")
+	want(true, "2 derivations are left", nil, "one", "two")
 	want(false, "will be fetched", map[string]string{
 		"NIX_BUILDERS_EXTRA_NIX_CONFIG": "substituters = file:///srv/cache\nrequire-sigs = false",
 	}, "one", "two")
@@ -109,5 +114,61 @@ func planAsksNix(t *testing.T, suite string) {
 	_, told := plan(map[string]string{"GITHUB_ACTIONS": "true"}, "broken")
 	if !strings.Contains(told, "\n::warning title=Cluster planned unseen::") {
 		t.Errorf("no warning for GitHub:\n%s", told)
+	}
+}
+
+// calling is what people write who want no cluster when there is nothing to build.
+const calling = `on: workflow_dispatch
+permissions: { contents: read }
+jobs:
+  build:
+    uses: Misaka13514/setup-distributed-nix-builds/.github/workflows/distributed-build.yml@main
+    with:
+      command: |
+        echo "the store has $(nix build --max-jobs 0 --no-link --print-out-paths .#notes)"
+        echo "stop-nix-builders is $(command -v stop-nix-builders || echo nowhere)"
+      installables: .#notes
+      cachix: my-cache
+      extra_nix_config: cores = 3
+    secrets:
+      tailscale_authkey: ${{ secrets.TS_OAUTH_SECRET }}
+      cachix_auth_token: ${{ secrets.CACHIX_AUTH_TOKEN }}
+`
+
+// When a dry run says that all is there, no builder is started: the command runs on the
+// coordinator alone, with Nix and the caches, and needs no tailnet.
+func TestPlanSkipsTheCluster(t *testing.T) {
+	b := act.Start(t, act.Config{})
+	repo, err := b.Repository(t.Context(), "x86_64-linux")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flake := `{ outputs = { self }: { packages.x86_64-linux.notes = builtins.toFile "notes" "no build makes these"; }; }`
+	if err := os.WriteFile(filepath.Join(repo, "flake.nix"), []byte(flake), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := b.Run(t, act.Workflow{
+		Text: calling, Repository: repo,
+		Secrets: map[string]string{"TS_OAUTH_SECRET": control.OAuthSecret, "CACHIX_AUTH_TOKEN": "token-of-my-cache"},
+	})
+	ok, err := r.Wait(within(t, 3*time.Minute))
+	if err != nil || !ok {
+		t.Fatalf("the run: %v, %v", ok, err)
+	}
+	log := r.Log()
+	for _, want := range []string{
+		"Nothing is left to build: the cluster is not needed.",
+		"the store has /nix/store/",
+		"stop-nix-builders is nowhere",
+		"Success - Main Push to Cachix",
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log has no %q", want)
+		}
+	}
+	for _, no := range []string{"Builder ubuntu-24.04-1", "Lend this runner", "Main Gather the builders", "join the tailnet"} {
+		if strings.Contains(log, no) {
+			t.Errorf("the log has %q, but no cluster was needed", no)
+		}
 	}
 }

@@ -93,6 +93,10 @@ and the first three again as builder_matrix, builders_list and run_suffix.
 		if err != nil {
 			return err
 		}
+		if a.onGitHub {
+			// Where standard output is no log but the step's outputs.
+			fmt.Fprintf(a.stderr, "Planned %d builders: %s\n", len(p.Builders), strings.Join(p.Hosts(), " "))
+		}
 		return p.WriteOutputs(a.stdout, needed)
 	},
 }
@@ -129,8 +133,10 @@ func (a *app) clusterNeeded(ctx context.Context, installables []string, timeout 
 		fmt.Fprintf(out, "warning: the cluster is planned without knowing whether there is work for it: %v\n", err)
 	case missing == 0:
 		fmt.Fprintln(out, "Nothing is left to build: the cluster is not needed.")
+	case missing == 1:
+		fmt.Fprintln(out, "1 derivation is left to build: the cluster is needed.")
 	default:
-		fmt.Fprintf(out, "Left to build: %d or more derivations. The cluster is needed.\n", missing)
+		fmt.Fprintf(out, "%d derivations are left to build: the cluster is needed.\n", missing)
 	}
 	return err != nil || missing > 0, nil
 }
