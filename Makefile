@@ -36,11 +36,11 @@ demo: prepare ## run a coordinator and three builders on real hosts of this mach
 	$(ROOT) $(GO) run ./e2e/demo
 
 .PHONY: test
-test: lint unit cross generated e2e ## run every check and test, and the demo
+test: lint release-snapshot unit cross generated e2e ## run every check and test, and the demo
 
 .PHONY: unit
 unit: ## run the tests that need neither root nor the lab
-	$(GO) test -race $(UNIT)
+	$(GO) test -race -timeout 20m $(UNIT) # cold, the release is compiled first
 
 # Package after package: two labs at once make a small machine slow, and waits long.
 .PHONY: e2e
@@ -82,6 +82,29 @@ cross: ## compile for every platform that runners have
 .PHONY: generated
 generated: generate ## check that generated code is up to date
 	git diff --exit-code -- internal/apiclient
+
+# Another version of Go would make other bytes.
+RELEASE := GOTOOLCHAIN=$$(awk '$$1 == "toolchain" { print $$2 }' go.mod) $(GO) run ./release
+
+.PHONY: release-snapshot
+release-snapshot: ## the dry run of a release: every platform, into dist/
+	rm -rf dist
+	$(RELEASE) -version v0.0.0-snapshot -o dist
+
+.PHONY: reproducible
+reproducible: ## build a release of HEAD in two clones and compare; not in CI, which compares one platform
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	for i in 1 2; do \
+	  git clone -q . "$$tmp/clone-$$i"; \
+	  (cd "$$tmp/clone-$$i" && $(RELEASE) -version v0.0.0-snapshot -o "$$tmp/made-$$i" >/dev/null); \
+	done; \
+	diff -r "$$tmp/made-1" "$$tmp/made-2"; \
+	cat "$$tmp/made-1/checksums.txt"
+
+.PHONY: release
+release: ## build the release VERSION=v1.2.3 and write its checksums; not in CI, it is for who cuts one (docs/releasing.md)
+	rm -rf dist
+	$(RELEASE) -version "$(VERSION)" -o dist -write
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 20s) each; not in CI, it takes minutes
