@@ -152,7 +152,7 @@ Ends it in order when standard input ends.
 }
 
 // asRoot is what runs as asRootCommand, which is in the list of commands itself.
-func (a *app) asRoot(_ context.Context, args []string) error {
+func (a *app) asRoot(ctx context.Context, args []string) error {
 	detached := len(args) > 0 && args[0] == "--detached"
 	if detached {
 		args = args[1:]
@@ -185,7 +185,7 @@ func (a *app) asRoot(_ context.Context, args []string) error {
 		if c.name != args[0] {
 			continue
 		}
-		if code := behind.execute(c, args[1:]); code != exitOK {
+		if code := behind.execute(ctx, c, args[1:]); code != exitOK {
 			return &exitError{code}
 		}
 		return nil

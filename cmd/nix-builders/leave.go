@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
@@ -24,7 +25,7 @@ With NIX_BUILDERS_CLUSTER (or on GitHub) only that cluster's, else every cluster
 			return usagef("leave takes no arguments")
 		}
 		members, err := a.members()
-		if len(members) == 0 {
+		if len(members) == 0 && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 		if os.Geteuid() != 0 && !a.ownState() {

@@ -91,14 +91,14 @@ func run(argv []string) int {
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
-			return a.execute(c, args[1:])
+			return a.execute(context.Background(), c, args[1:])
 		}
 	}
 	fmt.Fprintf(a.stderr, "nix-builders: there is no command %q; nix-builders --help lists them\n", clip(args[0]))
 	return exitUsage
 }
 
-func (a *app) execute(c command, args []string) int {
+func (a *app) execute(ctx context.Context, c command, args []string) int {
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "-help") {
 		a.commandUsage(c)
 		return exitOK
@@ -110,7 +110,7 @@ func (a *app) execute(c command, args []string) int {
 		return a.fail(c, &usageError{err})
 	}
 	a.log = newLogger(a.stderr, a.set.Log)
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if a.lifeline != nil {
 		ctx, cancel = withLifeline(ctx, a.lifeline)
