@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,7 +96,7 @@ func runBlock(t *testing.T, c *cluster, b block) {
 	case "any job":
 		on(c.Coordinator, testbed.Runner, "GITHUB_OUTPUT=/tmp/output")
 	case "":
-		for line := range strings.Lines(b.text) {
+		for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", "")) {
 			checkLine(t, b, strings.Fields(line))
 		}
 	default:
@@ -108,11 +109,23 @@ func runBlock(t *testing.T, c *cluster, b block) {
 func checkLine(t *testing.T, b block, words []string) {
 	t.Helper()
 	switch {
-	case len(words) == 2 && words[0] == "make":
-		cmd := exec.CommandContext(t.Context(), "make", "-n", words[1])
+	case len(words) > 1 && words[0] == "make":
+		cmd := exec.CommandContext(t.Context(), "make", append([]string{"-n"}, words[1:]...)...)
 		cmd.Dir = ".."
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: make %s: %v\n%s", b.file, words[1], err, out)
+			t.Errorf("%s: %s: %v\n%s", b.file, strings.Join(words, " "), err, out)
+		}
+	case b.file == "releasing.md" && len(words) > 0 && slices.Contains([]string{"git", "gh", "grep"}, words[0]):
+		// There is no release to do it to, but what it names of this repository is there.
+		for _, w := range words {
+			if i := strings.Index(w, ".github/"); i >= 0 {
+				w = w[i:]
+			} else if !strings.HasPrefix(w, "release/") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("..", w)); err != nil {
+				t.Errorf("%s: %s: %v", b.file, strings.Join(words, " "), err)
+			}
 		}
 	case len(words) > 3 && words[0] == "go" && words[1] == "run" && words[2] == "./e2e/lab":
 		tested, err := os.ReadFile("lab/testdata/by-hand.txtar")
