@@ -17,7 +17,7 @@ func TestOffers(t *testing.T) {
 	lab := startLab(t, testbed.Config{Builders: 3})
 	b1, b2, b3 := testbed.Builder(1), testbed.Builder(2), testbed.Builder(3)
 	r := newRig(t, lab, "offers", 3)
-	builders := map[string]*apiclient.Offer{
+	own := map[string]*apiclient.Offer{
 		b1: {MaxJobs: new(1), SpeedFactor: new(4)},
 		b2: {MaxJobs: new(3)},
 		b3: {},
@@ -39,7 +39,7 @@ func TestOffers(t *testing.T) {
 			continue
 		}
 		said := &apiclient.Offer{MaxJobs: b.Offer.MaxJobs, SpeedFactor: b.Offer.SpeedFactor}
-		if diff := cmp.Diff(builders[host], said); diff != "" {
+		if diff := cmp.Diff(own[host], said); diff != "" {
 			t.Errorf("what %s said (-want +got):\n%s", host, diff)
 		}
 	}
