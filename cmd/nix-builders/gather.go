@@ -43,10 +43,12 @@ func (a *app) gather(ctx context.Context, d *rundir.Dir) error {
 		case errors.Is(context.Cause(ctx), errServerEnded):
 			return context.Cause(ctx)
 		case ctx.Err() != nil:
+			endGroup()
 			return a.cancelGathering(ctx, api)
 		case bound.Err() != nil:
 			return errors.New("the server does not say how gathering ended; its log is " + d.LogPath())
 		case err != nil && !server.Supervisor.Alive():
+			endGroup()
 			fmt.Fprintf(a.stderr, "%s:\n%s\n", d.LogPath(), tail(d.LogPath(), 20))
 			return fmt.Errorf("gather builders: %w", errServerEnded)
 		case err != nil:

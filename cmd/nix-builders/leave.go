@@ -19,6 +19,9 @@ server, prints its log, ends a builder or a joining that still runs, restores Ni
 SSH's files, leaves the tailnet, and removes the cluster's directory. Does nothing where
 there is nothing to end.
 
+In a workflow on GitHub it writes the job summary, or what a stop's summary could not
+tell yet.
+
 With NIX_BUILDERS_CLUSTER (or on GitHub) only that cluster's, else every cluster's.`,
 	run: func(ctx context.Context, a *app, args []string) error {
 		if len(args) > 0 {
@@ -62,24 +65,31 @@ func (a *app) members() (members []member, err error) {
 // leave does all it can, whatever fails; a directory stays when something did, so that
 // leaving can be tried again.
 func (a *app) leave(d *rundir.Dir, role string) error {
-	var problems []error
 	if role == rundir.Coordinator {
 		a.summarizeEnd(d)
+	}
+	problems := []error{a.endRole(d, role)}
+	if role == rundir.Coordinator {
 		problems = append(problems, a.endServer(d), a.restoreFiles(d), removeLink(a.stopLink()))
 	}
-	var builder proc.ID
-	switch err := d.Load(processFile, &builder); {
-	case errors.Is(err, rundir.ErrNone):
-	case err != nil:
-		problems = append(problems, err)
-	default:
-		problems = append(problems, endProcess("builder", builder))
-	}
-	problems = append(problems, a.restoreNix(d), a.endMembership(d), removeLinks(d))
+	problems = append(problems, a.restoreNix(d), a.leaveMembership(d), removeLinks(d))
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
 	return d.Remove()
+}
+
+// endRole ends the builder, or a coordinator's step, that still runs: its front was killed,
+// or gave up on it.
+func (a *app) endRole(d *rundir.Dir, role string) error {
+	var process proc.ID
+	switch err := d.Load(processFile, &process); {
+	case errors.Is(err, rundir.ErrNone):
+		return nil
+	case err != nil:
+		return err
+	}
+	return endProcess(role, process, shutdownBound+shutdownBound/2)
 }
 
 // endServer ends the detached server the orderly way, and prints its log.

@@ -17,7 +17,8 @@ var stopCommand = command{
 	summary: "release the builders, all or the named ones (also: stop-nix-builders)",
 	detail: `Tells the coordinator to stop the cluster, waits until the builders have left, and
 shows each. May be called as often as you like. The exit code is 0 when all have left.
-Later nix commands build on this host alone.
+Later nix commands build on this host alone. In a workflow on GitHub it also writes the
+job summary: what became of each builder, and what to do about those that went wrong.
 
 With names, only those builders are released and the cluster goes on.
 
