@@ -49,22 +49,22 @@ var withoutRules = []withoutRule{
 	{
 		"grants: " + coordinatorTag + " to " + builderTag,
 		func(p *control.Policy) { p.Grants = p.Grants[:1] },
-		(*policyStory).storeDoesNotAnswer,
+		(*policyStory).portIsClosed,
 	},
 	{
 		"grants: " + coordinatorTag + " to " + builderTag + ", tcp:22",
 		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:23"} },
-		(*policyStory).storeDoesNotAnswer,
+		(*policyStory).portIsClosed,
 	},
 	{
 		"ssh: " + coordinatorTag + " to " + builderTag,
 		func(p *control.Policy) { p.SSH = nil },
-		(*policyStory).storeDoesNotAnswer,
+		(*policyStory).sshIsRefused,
 	},
 	{
 		"ssh: " + coordinatorTag + " to " + builderTag + ", root",
 		func(p *control.Policy) { p.SSH[0].Users = []string{"autogroup:nonroot"} },
-		(*policyStory).storeDoesNotAnswer,
+		(*policyStory).sshIsRefused,
 	},
 }
 
@@ -176,14 +176,27 @@ func (s *policyStory) builderIsNotClaimed() {
 	s.says(b, "nobody claimed builder "+name, "does the tailnet's policy let builders reach it")
 }
 
+// portIsClosed: the builder is claimed, but SSH does not reach it.
+func (s *policyStory) portIsClosed() {
+	s.t.Helper()
+	// An ssh that nobody answers gives up after 10 s.
+	s.storeDoesNotAnswer("15", "does the tailnet policy let the coordinator reach port 22 of the builder?")
+}
+
+// sshIsRefused: SSH reaches the builder, and may not log in.
+func (s *policyStory) sshIsRefused() {
+	s.t.Helper()
+	s.storeDoesNotAnswer("8", "let the coordinator's tag ssh to the builder's tag as root in the tailnet policy")
+}
+
 // storeDoesNotAnswer: the builder is claimed, but Nix can't open its store.
-func (s *policyStory) storeDoesNotAnswer() {
+func (s *policyStory) storeDoesNotAnswer(timeout, why string) {
 	s.t.Helper()
 	b := s.builder(testbed.Builder(1))
 	s.awaitLine(b, "looking for the coordinator")
-	c := s.coordinator("NIX_BUILDERS_GATHER_TIMEOUT=6")
+	c := s.coordinator("NIX_BUILDERS_GATHER_TIMEOUT=" + timeout)
 	s.wantExit(c, 1)
-	s.says(c, s.NameOf(testbed.Builder(1))+": joined for", `as root ("ssh" rules)`, `port 22 ("grants")`)
+	s.says(c, s.NameOf(testbed.Builder(1))+": joined for", why, `as root ("ssh" rules)`, `port 22 ("grants")`)
 	// That the run failed is not the builder's failure.
 	s.wantExit(b, 0)
 }
