@@ -16,7 +16,6 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/host"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
@@ -52,20 +51,8 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 }
 
 func (a *app) build(ctx context.Context) error {
-	self, err := proc.Of(os.Getpid())
+	d, err := a.claim(rundir.Builder)
 	if err != nil {
-		return fmt.Errorf("find this process: %w", err)
-	}
-	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, rundir.Builder)
-	var other proc.ID
-	if d.Load(processFile, &other) == nil && other != self && other.Alive() {
-		// It would lose its place, and this one the tailnet that the other leaves.
-		return fmt.Errorf("cluster %s already has its builder here (pid %d)", a.set.Cluster.Cluster, other.PID)
-	}
-	if d, err = a.memberDir(rundir.Builder); err != nil {
-		return err
-	}
-	if err := d.Save(processFile, 0o644, self); err != nil {
 		return err
 	}
 	m, err := a.become(ctx, d, rundir.Builder)

@@ -60,7 +60,7 @@ func (a *app) coordinate(ctx context.Context, foreground bool) error {
 	if s, err := d.Server(); err == nil && s.Supervisor.Alive() {
 		return fmt.Errorf("cluster %s already has its coordinator here (pid %d); nix-builders leave ends it", s.Cluster, s.Supervisor.PID)
 	}
-	d, err := a.memberDir(rundir.Coordinator)
+	d, err := a.claim(rundir.Coordinator)
 	if err != nil {
 		return err
 	}

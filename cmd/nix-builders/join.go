@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
@@ -17,11 +18,29 @@ import (
 // What a member's directory keeps of its place on the tailnet.
 const (
 	memberFile  = "member.json"  // what leaving needs
-	processFile = "process.json" // who runs the builder
+	processFile = "process.json" // who runs the role
 )
 
 // leaveBound is what leaving the tailnet may take at the end of a signalled process.
 const leaveBound = 4 * time.Second
+
+// claim takes the directory of this host's member for this process.
+func (a *app) claim(role string) (*rundir.Dir, error) {
+	self, err := proc.Of(os.Getpid())
+	if err != nil {
+		return nil, fmt.Errorf("find this process: %w", err)
+	}
+	d := rundir.At(a.set.Files.StateDir, a.set.Cluster.Cluster, role)
+	var other proc.ID
+	if d.Load(processFile, &other) == nil && other != self && other.Alive() {
+		// It would lose its place, and this one the tailnet that the other leaves.
+		return nil, fmt.Errorf("cluster %s already has its %s here (pid %d)", a.set.Cluster.Cluster, role, other.PID)
+	}
+	if d, err = a.memberDir(role); err != nil {
+		return nil, err
+	}
+	return d, d.Save(processFile, 0o644, self)
+}
 
 // joined tells whether an earlier process joined the tailnet for the role, or is about to.
 func (a *app) joined(role string) bool {
@@ -157,15 +176,23 @@ func (a *app) leaveTailnet(m *tailnet.Membership) error {
 	return m.Leave(ctx)
 }
 
-// endMembership ends a joining that is under way and leaves the tailnet, and forgets both.
+// endMembership ends what a role had of the tailnet, and forgets all but what outlives it.
 func (a *app) endMembership(d *rundir.Dir) error {
+	if err := a.leaveMembership(d); err != nil {
+		return err
+	}
+	return d.Clear(extraFile, linksFile)
+}
+
+// leaveMembership ends a joining that is under way, and leaves the tailnet.
+func (a *app) leaveMembership(d *rundir.Dir) error {
 	var problems []error
 	switch j, err := d.Joining(); {
 	case errors.Is(err, rundir.ErrNone):
 	case err != nil:
 		problems = append(problems, err)
 	case j.Process.PID != os.Getpid():
-		problems = append(problems, endProcess("process that joins the tailnet", j.Process))
+		problems = append(problems, endProcess("process that joins the tailnet", j.Process, endBound))
 	}
 	// Only now: the process may just have made it.
 	var m tailnet.Membership
@@ -176,10 +203,7 @@ func (a *app) endMembership(d *rundir.Dir) error {
 	default:
 		problems = append(problems, a.leaveTailnet(&m))
 	}
-	if err := errors.Join(problems...); err != nil {
-		return err
-	}
-	return d.Clear(extraFile, linksFile)
+	return errors.Join(problems...)
 }
 
 // client asks the tailscaled that the settings mean.

@@ -205,11 +205,11 @@ func (a *app) joinFailed(d *rundir.Dir, reason string) error {
 	return fmt.Errorf("%w: %s", errJoinFailed, reason)
 }
 
-// endBound is what a process that undoes its joining may take, and a builder that leaves.
+// endBound is what a process that undoes its joining may take.
 const endBound = 6500 * time.Millisecond
 
-// endProcess ends a process in order, the hard way if it takes too long.
-func endProcess(what string, id proc.ID) error {
+// endProcess ends a process in order, the hard way if it takes longer than the bound.
+func endProcess(what string, id proc.ID, bound time.Duration) error {
 	err := id.Signal(syscall.SIGTERM)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
@@ -217,7 +217,7 @@ func endProcess(what string, id proc.ID) error {
 	if err != nil {
 		return fmt.Errorf("end the %s (pid %d): %w", what, id.PID, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endBound)
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	if id.Await(ctx) {
 		return nil
