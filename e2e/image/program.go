@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/release"
 )
 
 const modulePath = "github.com/Misaka13514/setup-distributed-nix-builds"
@@ -41,12 +43,13 @@ func (c Cache) Tailscale(ctx context.Context, module string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build tailscaled: %w", err)
 	}
-	const tags, ldflags = "ts_include_cli", "-s -w"
-	name := "tailscale-" + version + "-" + recipeKey(version, tags, ldflags, runtime.Version(), runtime.GOARCH)
+	// As a release has it but for its own version: the compiler then works once for both.
+	flags := []string{"-trimpath", "-tags=" + release.TailscaleTags, "-ldflags=-s -w"}
+	name := "tailscale-" + version + "-" + recipeKey(version, strings.Join(flags, " "), runtime.Version(), runtime.GOARCH)
 	dir, err := c.Once(ctx, name, func(dir string) error {
 		c.logf("building tailscaled %s: a few minutes, once", version)
-		return goBuild(ctx, module, "-modfile="+modfile, "-tags="+tags, "-ldflags="+ldflags,
-			"-o", filepath.Join(dir, "tailscaled"), "tailscale.com/cmd/tailscaled")
+		return goBuild(ctx, module, append(flags, "-modfile="+modfile,
+			"-o", filepath.Join(dir, "tailscaled"), "tailscale.com/cmd/tailscaled")...)
 	})
 	return filepath.Join(dir, "tailscaled"), err
 }
