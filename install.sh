@@ -198,13 +198,14 @@ from_binary() {
       [ ! -f "$1/$name" ] || cp "$1/$name" "$new/$name"
     done
     [ -f "$new/nix-builders" ] || die "the directory $1 has no nix-builders in it."
-    # One program may be both, and then it is copied once.
-    if [ ! -f "$new/tailscale" ] && [ -f "$new/tailscaled" ]; then
-      mv "$new/tailscaled" "$new/tailscale"
+    # One program may be both, and then it is there once. The file is the daemon's: for
+    # each SSH session it starts itself anew, by the name of its file.
+    if [ ! -f "$new/tailscaled" ] && [ -f "$new/tailscale" ]; then
+      mv "$new/tailscale" "$new/tailscaled"
     fi
-    [ -f "$new/tailscale" ] || die "the directory $1 has no tailscale in it."
-    if [ ! -f "$new/tailscaled" ] || cmp -s "$new/tailscale" "$new/tailscaled"; then
-      ln -sf tailscale "$new/tailscaled"
+    [ -f "$new/tailscaled" ] || die "the directory $1 has no tailscale in it."
+    if [ ! -f "$new/tailscale" ] || cmp -s "$new/tailscale" "$new/tailscaled"; then
+      ln -sf tailscaled "$new/tailscale"
     fi
   else
     die "there is no $1: the input \`binary\` names a directory with nix-builders and tailscale, or nix-builders itself."

@@ -25,15 +25,15 @@ func TestBinary(t *testing.T) {
 		},
 		{
 			"one program for client and daemon", map[string]string{"d/nix-builders": ours, "d/tailscale": theirs},
-			"d", 0, "nix-builders mine, copied from d.", "nix-builders tailscale tailscaled->tailscale",
+			"d", 0, "nix-builders mine, copied from d.", "nix-builders tailscale->tailscaled tailscaled",
 		},
 		{
 			"the same by its other name", map[string]string{"d/nix-builders": ours, "d/tailscaled": theirs},
-			"d/", 0, "nix-builders mine, copied from d/.", "nix-builders tailscale tailscaled->tailscale",
+			"d/", 0, "nix-builders mine, copied from d/.", "nix-builders tailscale->tailscaled tailscaled",
 		},
 		{
 			"two copies of one program", map[string]string{"d/nix-builders": ours, "d/tailscale": theirs, "d/tailscaled": theirs},
-			"d", 0, "", "nix-builders tailscale tailscaled->tailscale",
+			"d", 0, "", "nix-builders tailscale->tailscaled tailscaled",
 		},
 		{
 			"nix-builders alone", map[string]string{"my build": ours, "path/tailscale": theirs, "path/tailscaled": theirs},

@@ -136,9 +136,9 @@ if [ "$1" = env ]; then echo go1.26.0; exit; fi
 echo "$* in $(pwd) GOOS=$GOOS GOFLAGS=$GOFLAGS GOWORK=$GOWORK" >>'`+log+`'
 test "$1 $2 $3" = "run ./release -programs" || exit 1
 printf '#!/bin/sh\necho nix-builders source-abc go1.26.0 here\n' >"$4/nix-builders"
-printf '#!/bin/sh\n' >"$4/tailscale"
-chmod 755 "$4/nix-builders" "$4/tailscale"
-ln -s tailscale "$4/tailscaled"`)
+printf '#!/bin/sh\n' >"$4/tailscaled"
+chmod 755 "$4/nix-builders" "$4/tailscaled"
+ln -s tailscaled "$4/tailscale"`)
 	return log
 }
 
@@ -253,8 +253,8 @@ func pack(t *testing.T, platform string) []byte {
 	}
 	add(tar.Header{Name: "LICENSE", Mode: 0o644}, "MIT")
 	add(tar.Header{Name: "nix-builders", Mode: 0o755}, "#!/bin/sh\necho nix-builders "+version+" go1.26.0 "+platform+"\n")
-	add(tar.Header{Name: "tailscale", Mode: 0o755}, "#!/bin/sh\n")
-	add(tar.Header{Name: "tailscaled", Typeflag: tar.TypeSymlink, Linkname: "tailscale"}, "")
+	add(tar.Header{Name: "tailscaled", Mode: 0o755}, "#!/bin/sh\n")
+	add(tar.Header{Name: "tailscale", Typeflag: tar.TypeSymlink, Linkname: "tailscaled"}, "")
 	if err := tw.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,9 @@ func (m *Module) programs(version string) []program {
 			ldflags: []string{"-X main.version=" + version},
 		},
 		{
-			name: "tailscale", pkg: "tailscale.com/cmd/tailscaled",
+			// The file must bear the daemon's name: for each SSH session tailscaled starts
+			// itself anew, by that name.
+			name: "tailscaled", pkg: "tailscale.com/cmd/tailscaled",
 			flags: []string{"-modfile=tools/go.mod", "-tags=" + TailscaleTags},
 			// Without them it takes itself for a build from a work tree.
 			ldflags: []string{
@@ -41,8 +43,8 @@ func (m *Module) programs(version string) []program {
 	}
 }
 
-// Build builds the programs for the target into dir: nix-builders, tailscale, and
-// tailscaled, which is the same program. With pinned it takes the version of Go that
+// Build builds the programs for the target into dir: nix-builders, tailscaled, and
+// tailscale, which is the same program. With pinned it takes the version of Go that
 // makes releases; else the one that the go command chooses.
 func (m *Module) Build(ctx context.Context, dir, version string, t Target, pinned bool) error {
 	dir, err := filepath.Abs(dir) // go runs in the module
@@ -61,9 +63,9 @@ func (m *Module) Build(ctx context.Context, dir, version string, t Target, pinne
 			return fmt.Errorf("build %s for %s: %w", p.name, t, err)
 		}
 	}
-	link := filepath.Join(dir, "tailscaled")
+	link := filepath.Join(dir, "tailscale")
 	if err := os.Remove(link); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	return os.Symlink("tailscale", link)
+	return os.Symlink("tailscaled", link)
 }

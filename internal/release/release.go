@@ -84,7 +84,7 @@ func (m *Module) pack(ctx context.Context, out string, c Checksums, t Target) (s
 			return "", err
 		}
 	}
-	if err := a.symlink("tailscaled", "tailscale"); err != nil {
+	if err := a.symlink("tailscale", "tailscaled"); err != nil {
 		return "", err
 	}
 	if err := a.close(); err != nil {
