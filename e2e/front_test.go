@@ -149,8 +149,14 @@ func TestOrdinaryUser(t *testing.T) {
 	for _, host := range j.Builders {
 		builders[host] = j.builder(host)
 	}
-	step := j.coordinator()
+	// What GitHub's runner reads is the user's, and root's process writes it.
+	j.must(j.Coordinator, "install", "-d", "-o", "runner", "/tmp/github")
+	j.must(j.Coordinator, "install", "-o", "runner", "-m", "600", "/dev/null", "/tmp/github/output")
+	step := j.coordinator("GITHUB_ACTIONS=true", "GITHUB_OUTPUT=/tmp/github/output")
 	j.wantExit(step, 0)
+	j.says(step, "::notice title=")
+	contains(t, "the step's outputs", output(t, j.Host(j.Coordinator), testbed.Runner, "cat", "/tmp/github/output"), "api=http://", "builders_ready=2")
+	j.must(j.Coordinator, "rm", "-r", "/tmp/github")
 	for _, host := range hosts {
 		if pids := j.pids(host, "nix-builders", "as-root"); host != j.Coordinator && len(pids) != 1 {
 			t.Errorf("%d processes of root's on %s, want one", len(pids), host)
@@ -251,6 +257,18 @@ func TestFrontEnds(t *testing.T) {
 			j.clean(pristine)
 		})
 	}
+
+	// The step that is the coordinator to its end.
+	t.Run("coordinator in the foreground, cancelled", func(t *testing.T) {
+		j := newJob(t, lab, "foreground", 1)
+		j.join(b1)
+		b := j.builder(b1)
+		p := j.step(j.Coordinator, []string{"NIX_BUILDERS_AUTH_KEY=" + control.CIKey}, "nix-builders", "coordinator", "--foreground")
+		j.awaitLine(p, "Serving until this process is told to end.")
+		j.cancel(p)
+		j.exitsWithin(b, 0, window)
+		j.clean(pristine)
+	})
 
 	// leave ends a builder that runs.
 	t.Run("leave", func(t *testing.T) {
