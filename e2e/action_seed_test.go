@@ -22,7 +22,7 @@ func TestActionSeed(t *testing.T) {
 	})
 	p.ends(true)
 	p.outcomes(map[string]string{
-		"config": "1 succeeded, 0 failed", "Builder": "4 succeeded, 0 failed", "Coordinator": "1 succeeded, 0 failed",
+		"config": "1 succeeded, 0 failed", "builder": "4 succeeded, 0 failed", "coordinator": "1 succeeded, 0 failed",
 	})
 	p.builds(false)
 	p.summarised()

@@ -217,22 +217,20 @@ func (p *play) says(id, text string) {
 	})
 }
 
-// outcomes checks how many jobs whose names begin so ended well, and how many did not.
+// outcomes checks, by the id of a job, how many of them ended well, and how many did not.
 func (p *play) outcomes(want map[string]string) {
 	p.t.Helper()
-	got := map[string]string{}
-	for prefix := range want {
-		var good, bad int
-		for name, ok := range p.Outcomes() {
-			if strings.HasPrefix(name[strings.LastIndex(name, "/")+1:], prefix) {
-				if ok {
-					good++
-				} else {
-					bad++
-				}
-			}
+	good, bad := map[string]int{}, map[string]int{}
+	for _, j := range p.Jobs() {
+		if j.OK() {
+			good[j.ID]++
+		} else {
+			bad[j.ID]++
 		}
-		got[prefix] = fmt.Sprintf("%d succeeded, %d failed", good, bad)
+	}
+	got := map[string]string{}
+	for id := range want {
+		got[id] = fmt.Sprintf("%d succeeded, %d failed", good[id], bad[id])
 	}
 	if diff := godiff.Diff(want, got); diff != "" {
 		p.t.Errorf("jobs (-want +got):\n%s", diff)

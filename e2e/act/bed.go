@@ -125,17 +125,6 @@ func (b *Bed) useLabPrograms() error {
 			return err
 		}
 	}
-	// TODO: as long as install.sh makes one of two equal ones.
-	f, err := os.OpenFile(filepath.Join(dir, "tailscale"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := f.WriteString("\n"); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
 	for _, name := range []string{"action.yml", "plan/action.yml"} {
 		if err := edit(filepath.Join(b.action, name), setBinary(dir)); err != nil {
 			return err

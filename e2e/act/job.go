@@ -62,6 +62,19 @@ func (j *Job) Summary() string {
 	return all.String()
 }
 
+// OK reports whether every step so far ended well. Act itself has one result for
+// all jobs of a matrix.
+func (j *Job) OK() bool {
+	return !slices.ContainsFunc(j.Steps(), func(s *Step) bool {
+		select {
+		case <-s.done:
+			return s.Code != 0
+		default:
+			return false
+		}
+	})
+}
+
 func (j *Job) String() string {
 	if j.Label == "" {
 		return j.ID

@@ -340,17 +340,5 @@ func (r *Run) Wait(ctx context.Context) (ok bool, err error) {
 	}
 }
 
-var outcome = regexp.MustCompile(`(?m)^\[(.+?) *\] +🏁  Job (succeeded|failed)`)
-
-// Outcomes says by name which jobs have ended, and whether they succeeded.
-func (r *Run) Outcomes() map[string]bool {
-	all := map[string]bool{}
-	for _, m := range outcome.FindAllStringSubmatch(r.Log(), -1) {
-		_, name, _ := strings.Cut(m[1], "/")
-		all[name] = m[2] == "succeeded"
-	}
-	return all
-}
-
 // Dir is where act keeps all that it writes.
 func (r *Run) Dir() string { return r.dir }
