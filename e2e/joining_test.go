@@ -80,6 +80,28 @@ func TestJoining(t *testing.T) {
 		j.clean(pristine)
 	})
 
+	// As on a runner without an ordinary user; and with a key that only root can read.
+	t.Run("root", func(t *testing.T) {
+		j := newJob(t, lab, "root", 1)
+		file := map[string]string{"NIX_BUILDERS_HOSTNAME": j.NameOf(b1), "NIX_BUILDERS_AUTH_KEY_FILE": fleet.KeyFile}
+		for _, user := range []string{testbed.Root, testbed.Runner} {
+			join, err := j.StartWith(t.Context(), b1, user, file, "nix-builders", "join", "--detach", "builder")
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.wantExit(join, 0)
+			p, err := j.StartWith(t.Context(), b1, user, map[string]string{"NIX_BUILDERS_HOSTNAME": j.NameOf(b1)}, "nix-builders", "builder")
+			if err != nil {
+				t.Fatal(err)
+			}
+			j.started = append(j.started, p)
+			j.awaitLine(p, "looking for the coordinator")
+			j.signal(p, syscall.SIGTERM)
+			j.exitsWithin(p, 130, window)
+			j.clean(pristine)
+		}
+	})
+
 	t.Run("killed", func(t *testing.T) {
 		j := newJob(t, lab, "killed", 1)
 		j.join(b1, nowhere)

@@ -40,10 +40,11 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 		if err := a.checkMember(rundir.Builder); err != nil {
 			return err
 		}
-		if err := a.takeSecrets(ctx, !a.joined(rundir.Builder)); err != nil {
+		front := a.needsFront(rundir.Builder)
+		if err := a.takeSecrets(ctx, front, !a.joined(rundir.Builder)); err != nil {
 			return err
 		}
-		if os.Geteuid() != 0 && !a.ownState() {
+		if front {
 			return a.front(ctx, "builder")
 		}
 		return a.build(ctx)

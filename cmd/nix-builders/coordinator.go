@@ -45,10 +45,11 @@ Exit code 0 when enough builders are ready; 1 with a report when they are not in
 		if err := a.checkMember(rundir.Coordinator); err != nil {
 			return err
 		}
-		if err := a.takeSecrets(ctx, !a.joined(rundir.Coordinator)); err != nil {
+		front := a.needsFront(rundir.Coordinator)
+		if err := a.takeSecrets(ctx, front, !a.joined(rundir.Coordinator)); err != nil {
 			return err
 		}
-		if os.Geteuid() != 0 {
+		if front {
 			return a.front(ctx, append([]string{"coordinator"}, given...)...)
 		}
 		return a.coordinate(ctx, foreground)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 )
 
 // GitHub's runner signals only the process that a step has become, and as the job's
@@ -30,6 +32,11 @@ import (
 // frontBound is what a cancelled front gives the process behind it: less than the 7.5 s
 // that GitHub leaves between its signals.
 const frontBound = 7 * time.Second
+
+// needsFront tells whether the role has to be run by another process, as root.
+func (a *app) needsFront(role string) bool {
+	return os.Geteuid() != 0 && (role == rundir.Coordinator || !a.ownState())
+}
 
 // ownState tells whether this is an ordinary user who keeps clusters' state in a directory
 // of his own. A builder needs no root then, if tailscaled needs none.

@@ -40,10 +40,10 @@ in yet, and outside GitHub NIX_BUILDERS_CLUSTER.
 		if err := a.checkMember(role); err != nil {
 			return err
 		}
-		if err := a.takeSecrets(ctx, true); err != nil {
+		front := a.needsFront(role)
+		if err := a.takeSecrets(ctx, front, true); err != nil {
 			return err
 		}
-		front := os.Geteuid() != 0 && !(role == rundir.Builder && a.ownState())
 		switch {
 		case front && detach:
 			return a.front(ctx, "join", "--detach", role)

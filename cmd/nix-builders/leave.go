@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
@@ -31,7 +30,7 @@ With NIX_BUILDERS_CLUSTER (or on GitHub) only that cluster's, else every cluster
 		if len(members) == 0 && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
-		if os.Geteuid() != 0 && !a.ownState() {
+		if a.needsFront(rundir.Builder) {
 			return a.front(ctx, "leave")
 		}
 		problems := []error{err}

@@ -34,16 +34,17 @@ func (secrets) GoString() string { return "[secrets]" }
 
 // takeSecrets fills a.secrets from where the settings say, unless another process handed
 // them over. Afterwards neither this process nor what it starts has them in the
-// environment. login says whether this host is to log in to the tailnet. It may replace
+// environment. front says that a process of root's follows, to which files may be left that
+// only root can read; login, that this host is to log in to the tailnet. It may replace
 // this process by one of the same number, see hideSecrets.
-func (a *app) takeSecrets(ctx context.Context, login bool) error {
+func (a *app) takeSecrets(ctx context.Context, front, login bool) error {
 	t, c := &a.set.Tailnet, &a.set.Coordinator
 	if t.AuthKey != "" || c.WebhookSecret != "" {
 		return a.hideSecrets() // which goes on below
 	}
 	var err error
 	if a.secrets.AuthKey == "" {
-		if a.secrets.AuthKey, err = readSecret(&t.AuthKeyFile, keyFileVar); err != nil {
+		if a.secrets.AuthKey, err = readSecret(&t.AuthKeyFile, keyFileVar, front); err != nil {
 			return err
 		}
 		a.mask(a.secrets.AuthKey)
@@ -52,7 +53,7 @@ func (a *app) takeSecrets(ctx context.Context, login bool) error {
 		}
 	}
 	if a.secrets.WebhookSecret == "" {
-		if a.secrets.WebhookSecret, err = readSecret(&c.WebhookSecretFile, webhookFileVar); err != nil {
+		if a.secrets.WebhookSecret, err = readSecret(&c.WebhookSecretFile, webhookFileVar, front); err != nil {
 			return err
 		}
 		a.mask(a.secrets.WebhookSecret)
@@ -60,27 +61,19 @@ func (a *app) takeSecrets(ctx context.Context, login bool) error {
 	if t.ClientID == "" || !login || a.behindFront {
 		return nil // the front fetches tokens: they are for the job's user
 	}
-	if a.secrets.AuthKey != "" || t.AuthKeyFile != "" {
-		return usagef("%s_CLIENT_ID: set beside an auth key; set only one of them", prefix)
-	}
 	a.secrets.IDToken, err = a.fetchIDToken(ctx)
 	return err
 }
 
-// readSecret reads a secret's file and forgets the file's name. A file that is only
-// root's is left to the process that runs as root.
-func readSecret(file *string, name string) (string, error) {
+// readSecret reads a secret's file and forgets the file's name. With a front, a file that
+// is only root's is left to the process behind it.
+func readSecret(file *string, name string, front bool) (string, error) {
 	if *file == "" {
 		return "", nil
 	}
 	b, err := reveal("", *file)
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		// Root's process has another directory than its caller's, perhaps.
-		abs, err := filepath.Abs(*file)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", name, err)
-		}
-		return "", os.Setenv(name, abs)
+	if front && errors.Is(err, fs.ErrPermission) {
+		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -48,6 +49,51 @@ func TestServerIsFound(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(root); len(left) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// Two processes of a host tell each other of a joining, and what outlives a role stays.
+func TestJoining(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "run")
+	d, err := rundir.New(root, "acme/site/42/1", rundir.Builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Joining(); !errors.Is(err, rundir.ErrNone) {
+		t.Errorf("without a joining: %v", err)
+	}
+	want := rundir.Joining{Process: proc.ID{PID: 42, Start: "4711"}, Started: time.Now().UTC().Round(0), Error: "refused"}
+	if err := d.SaveJoining(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := rundir.At(root, "acme/site/42/1", rundir.Builder).Joining()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("joining (-want +got):\n%s", diff)
+	}
+
+	if err := d.Save("kept.json", 0o600, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(d.Path("tailscale"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Clear("kept.json", "other.json"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(d.Path("")); err != nil || len(left) != 1 || !d.Has("kept.json") {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := d.Clear("other.json"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(root); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("with nothing to keep the directory stays: %v", err)
+	}
+	if err := d.Clear("kept.json"); err != nil {
+		t.Errorf("where nothing is: %v", err)
 	}
 }
 
