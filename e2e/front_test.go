@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +143,8 @@ func TestOrdinaryUser(t *testing.T) {
 	j := newJob(t, lab, "user", 2)
 	pristine := j.files(j.Coordinator)
 	hosts := append([]string{j.Coordinator}, j.Builders...)
+	// By the first GitHub's runner finds a step's processes and ends them with it.
+	j.Env["RUNNER_TRACKING_ID"], j.Env["GITHUB_TOKEN"] = "github_1", "ghs_token"
 	for _, host := range hosts {
 		j.join(host)
 	}
@@ -158,6 +161,11 @@ func TestOrdinaryUser(t *testing.T) {
 	contains(t, "the step's outputs", output(t, j.Host(j.Coordinator), testbed.Runner, "cat", "/tmp/github/output"), "api=http://", "builders_ready=2")
 	j.must(j.Coordinator, "rm", "-r", "/tmp/github")
 	for _, host := range hosts {
+		for _, pid := range strings.Fields(j.must(host, "sh", "-c", `grep -lasE 'RUNNER_TRACKING_ID|GITHUB_TOKEN' /proc/[0-9]*/environ | cut -d/ -f3`)) {
+			if !slices.Contains(j.pids(host, "nix-builders", "builder"), pid) {
+				t.Errorf("process %s on %s has what is the step's alone: %s", pid, host, j.must(host, "sh", "-c", `tr '\0' ' ' </proc/$0/cmdline`, pid))
+			}
+		}
 		if pids := j.pids(host, "nix-builders", "as-root"); host != j.Coordinator && len(pids) != 1 {
 			t.Errorf("%d processes of root's on %s, want one", len(pids), host)
 		}
@@ -267,6 +275,25 @@ func TestFrontEnds(t *testing.T) {
 		j.awaitLine(p, "Serving until this process is told to end.")
 		j.cancel(p)
 		j.exitsWithin(b, 0, window)
+		j.clean(pristine)
+	})
+
+	// Nobody reads what it prints any more, and then it dies: root's part is done all the same.
+	t.Run("builder without a reader, killed", func(t *testing.T) {
+		j := newJob(t, lab, "unread", 1)
+		j.join(b1)
+		j.join(j.Coordinator)
+		p := j.step(b1, nil, "sh", "-c", "nix-builders builder 2>&1 | true")
+		j.wantExit(j.coordinator(), 0)
+		pid := j.pids(b1, "nix-builders", "builder")
+		j.must(b1, append([]string{"kill", "-KILL"}, pid...)...)
+		if got := j.awaitState(b1, "departed"); !strings.Contains(got.Reason, "cancelled") {
+			t.Errorf("%s departed for another reason: %s", b1, got.Reason)
+		}
+		gone(j, b1)
+		_ = j.exit(p)
+		j.stop()
+		j.post(j.Coordinator)
 		j.clean(pristine)
 	})
 

@@ -93,7 +93,7 @@ func (a *app) front(ctx context.Context, argv ...string) error {
 		select {
 		case err = <-ended:
 		case <-time.After(frontBound):
-			a.log.Warn("it ends by itself in the background; it takes longer than a cancelled job allows")
+			a.log.Warn("root's process takes longer than a cancelled job allows; it ends by itself")
 			return context.Cause(ctx)
 		}
 	}
