@@ -24,6 +24,11 @@ func TestActionSeed(t *testing.T) {
 	p.outcomes(map[string]string{
 		"config": "1 succeeded, 0 failed", "builder": "4 succeeded, 0 failed", "coordinator": "1 succeeded, 0 failed",
 	})
+	for _, j := range p.Jobs() {
+		if j.ID != "config" {
+			contains(t, j.String(), j.Output(), "with the SHA-256 of the release")
+		}
+	}
 	p.builds(false)
 	p.summarised()
 	s.alone(t)

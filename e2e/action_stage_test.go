@@ -18,6 +18,7 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/act"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
 // runTime bounds one workflow run.
@@ -31,7 +32,7 @@ type stage struct {
 }
 
 func newStage(t *testing.T) *stage {
-	return &stage{act.Start(t, act.Config{}), t}
+	return &stage{act.Start(t, act.Config{Release: true}), t}
 }
 
 // play is a workflow run that a test watches.
@@ -176,7 +177,7 @@ func (p *play) inspect(j *act.Job) {
 		mark("/etc/hosts still names builders:\n%s", hosts)
 	}
 	state, _ := j.Host.Output(p.t.Context(), "sh", "-c", "ls -d /run/nix-builders /run/tailscale/*; ls /sys/class/net; head -n 1 /etc/resolv.conf")
-	if want := "eth0\nlo\nnameserver 10.77.0.1"; state != want {
+	if want := "eth0\nlo\nnameserver " + p.s.Lab.Host(testbed.Coordinator).IP().String(); state != want {
 		mark("what is left in /run and of the network: %q, want %q", state, want)
 	}
 }

@@ -142,7 +142,9 @@ func (b *Bed) openInternet(ctx context.Context) error {
 		return err
 	}
 	control := strings.TrimPrefix(b.Lab.LoginServer(), "http://")
-	cmd := h.Command(context.WithoutCancel(ctx), "internet", control, b.dir("tls", "cert.pem"), b.dir("tls", "key.pem"), b.dir("release"))
+	cmd := h.Command(context.WithoutCancel(ctx), append([]string{
+		"internet", b.internet, control, b.dir("tls", "cert.pem"), b.dir("tls", "key.pem"), b.dir("release"),
+	}, tailscaleNames...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -167,8 +169,7 @@ func (b *Bed) mirror() string { return "http://" + b.internet + ":8000" }
 func (b *Bed) boot(ctx context.Context, j *Job, w Workflow) (*testbed.Host, error) {
 	name := fmt.Sprintf("runner-%d", b.hosts.Add(1))
 	files := map[string]string{
-		"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + name + "\n" +
-			b.internet + " " + strings.Join(tailscaleNames, " ") + "\n",
+		"etc/resolv.conf":                 "nameserver " + b.internet + "\n",
 		"etc/ssl/certs/lab-authority.pem": string(b.authority),
 		// What the machine passes for, for the stand-in that installs Nix.
 		"opt/lab/system": system(j.Label) + "\n",

@@ -1,8 +1,9 @@
 // Internet is, on a host of a lab, the part of the Internet that a workflow run
 // meets: Tailscale's servers under their own names, which are the lab's control
-// server behind TLS, and a server of release files.
+// server behind TLS, a server of release files, and the name server that knows
+// them.
 //
-//	internet CONTROL CERTIFICATE KEY FILES
+//	internet ADDRESS CONTROL CERTIFICATE KEY FILES NAME...
 package main
 
 import (
@@ -13,20 +14,25 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 )
 
 func main() {
-	if len(os.Args) != 5 {
-		log.Fatal("usage: internet CONTROL CERTIFICATE KEY FILES")
+	if len(os.Args) < 7 {
+		log.Fatal("usage: internet ADDRESS CONTROL CERTIFICATE KEY FILES NAME...")
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6:]); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(control, certificate, key, files string) error {
+func run(address, control, certificate, key, files string, names []string) error {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return err
+	}
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
 		return err
@@ -45,7 +51,12 @@ func run(control, certificate, key, files string) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 3)
+	questions, err := net.ListenPacket("udp", ":53")
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 4)
+	go func() { failed <- answerNames(questions, names, ip) }()
 	go func() { failed <- forward(secure, control) }()
 	go func() { failed <- forward(plain, control) }()
 	go func() {
