@@ -122,6 +122,18 @@ func TestJoining(t *testing.T) {
 		j.clean(pristine)
 	})
 
+	// The tailnet knows the node before the node does; leaving waits for that.
+	t.Run("cancelled as the tailnet takes it in", func(t *testing.T) {
+		j := newJob(t, lab, "midway", 1)
+		for range 5 {
+			p := j.step(b1, []string{"NIX_BUILDERS_AUTH_KEY=" + control.CIKey}, "nix-builders", "builder")
+			for deadline := time.Now().Add(patience); len(j.nodes()) == 0 && time.Now().Before(deadline); {
+			}
+			j.cancel(p)
+			j.clean(pristine)
+		}
+	})
+
 	t.Run("too slow", func(t *testing.T) {
 		j := newJob(t, lab, "slow", 1)
 		j.join(b1, nowhere, "NIX_BUILDERS_JOIN_TIMEOUT=5")

@@ -24,6 +24,25 @@ type Membership struct {
 // Client returns a client of the tailscaled behind the membership.
 func (m *Membership) Client() *Client { return New(m.Socket) }
 
+// settleTimeout is what a login that was broken off gets to be known to this host.
+const settleTimeout = 500 * time.Millisecond
+
+// settle waits a moment for a login under way: the tailnet may have taken the node in
+// already while tailscaled has not heard of it yet, and could not log it out.
+func (m *Membership) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		st, err := m.Client().local.StatusWithoutPeers(ctx)
+		if err != nil || st.HaveNodeKey {
+			return
+		}
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
 // Leave undoes what [Join] did: logs out, which takes an ephemeral node off the
 // tailnet at once, ends the tailscaled that Join started and removes its files.
 // It takes 6 s at most, does all it can whatever fails, and does nothing the
@@ -33,6 +52,7 @@ func (m *Membership) Leave(ctx context.Context) error {
 	if m.LoggedIn && (m.Daemon == nil || m.Daemon.Alive()) {
 		bounded, cancel := context.WithTimeout(ctx, logoutTimeout)
 		defer cancel()
+		m.settle(bounded)
 		err := m.Client().local.Logout(bounded)
 		if err != nil && (m.Daemon == nil || m.Daemon.Alive()) { // a dead one is logged out enough
 			errs = append(errs, fmt.Errorf("log out of the tailnet: %w", err))
