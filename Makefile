@@ -8,9 +8,9 @@ GO ?= go
 TOOL := $(GO) tool -modfile=tools/go.mod
 PACKAGES := ./...
 # What needs neither root nor the lab.
-UNIT = $$($(GO) list ./... | grep -v -e /e2e$$ -e /e2e/testbed -e /e2e/lab -e /e2e/image)
+UNIT = $$($(GO) list ./... | grep -v -e /e2e$$ -e /e2e/testbed -e /e2e/lab -e /e2e/image -e /e2e/act$$)
 HAVE_ROOT := [ "$$(uname)" = Linux ] && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
-E2E := ./e2e ./e2e/testbed ./e2e/lab ./e2e/image
+E2E := ./e2e ./e2e/testbed ./e2e/act ./e2e/lab ./e2e/image
 # The lab needs root. Whoever is not root and has sudo gets it from there; whoever has
 # neither is told what is skipped.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || ! sudo -n true 2>/dev/null || echo sudo env "PATH=$$PATH" "CI=$$CI")
@@ -39,8 +39,14 @@ demo: prepare ## run a coordinator and three builders on real hosts of this mach
 test: lint release-snapshot unit cross generated e2e ## run every check and test, and the demo
 
 .PHONY: unit
-unit: ## run the tests that need neither root nor the lab
+unit: post ## run the tests that need neither root nor the lab
 	$(GO) test -race -timeout 20m $(UNIT) # cold, the release is compiled first
+
+.PHONY: post
+post: ## test the action's teardown with the test runner of node; CI runs it through unit
+	@if command -v node >/dev/null; then node --test post/post.test.js; \
+	  elif [ "$${CI:-}" = true ]; then echo "node is missing"; exit 1; \
+	  else echo "post: skipped, there is no node"; fi
 
 # Package after package: two labs at once make a small machine slow, and waits long.
 .PHONY: e2e
