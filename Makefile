@@ -44,6 +44,7 @@ unit: post ## run the tests that need neither root nor the lab
 
 .PHONY: post
 post: ## test the action's teardown with the test runner of node; CI runs it through unit
+	@if ! command -v node >/dev/null && $(HAVE_ROOT); then $(MAKE) prepare; fi
 	@if command -v node >/dev/null; then node --test post/post.test.js; \
 	  elif [ "$${CI:-}" = true ]; then echo "node is missing"; exit 1; \
 	  else echo "post: skipped, there is no node"; fi
