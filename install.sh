@@ -231,8 +231,8 @@ check() {
 put() {
   local name
   mkdir -p "$dir/bin"
-  for name in tailscale tailscaled nix-builders; do
-    # A link to what has been moved away is still to be moved.
+  for name in tailscaled tailscale nix-builders; do
+    # A link whose target has been moved away is still to be moved.
     if [ -f "$new/$name" ] || [ -h "$new/$name" ]; then mv -f "$new/$name" "$dir/bin/$name"; fi
   done
   rm -rf "$dir/doc"

@@ -25,7 +25,7 @@ func TestInstallWithBusybox(t *testing.T) {
 	const version = "v1.2.3"
 	action := t.TempDir()
 	asset := release.Asset(version, release.Target{OS: "linux", Arch: runtime.GOARCH})
-	archive := archiveOf(t, map[string]string{"nix-builders": "#!/bin/sh\necho nix-builders " + version + " here\n", "tailscale": "#!/bin/sh\n"})
+	archive := archiveOf(t, map[string]string{"nix-builders": "#!/bin/sh\necho nix-builders " + version + " here\n", "tailscaled": "#!/bin/sh\n"})
 	script, err := os.ReadFile("../install.sh")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func archiveOf(t *testing.T, programs map[string]string) []byte {
 		}
 		fmt.Fprint(w, text)
 	}
-	if err := w.WriteHeader(&tar.Header{Name: "tailscaled", Typeflag: tar.TypeSymlink, Linkname: "tailscale"}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: "tailscale", Typeflag: tar.TypeSymlink, Linkname: "tailscaled"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {

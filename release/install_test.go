@@ -154,9 +154,9 @@ func TestDownloadFails(t *testing.T) {
 			w.Write(asset[:len(asset)/2])
 			panic(http.ErrAbortHandler)
 		}, 3, "curl"},
-		{"no such thing at the other end", func(w http.ResponseWriter, r *http.Request, _ []byte, _ int32) {
-			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
-		}, 3, "curl"},
+		{"sent to another protocol", func(w http.ResponseWriter, r *http.Request, _ []byte, _ int32) {
+			http.Redirect(w, r, "ftp://127.0.0.1:1/", http.StatusFound)
+		}, 3, "(1)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -200,7 +200,7 @@ func TestNoNetwork(t *testing.T) {
 
 func TestNoCurl(t *testing.T) {
 	a := newAction(t)
-	a.env["PATH"] = tools(t, a.bin, "sha256sum")
+	a.env["PATH"] = tools(t, a.bin, "shasum")
 	a.buildable()
 	dir := t.TempDir()
 	a.install(dir).says(t, 0, "there is no curl")
@@ -209,7 +209,7 @@ func TestNoCurl(t *testing.T) {
 
 func TestNoGo(t *testing.T) {
 	a := newAction(t)
-	a.env["PATH"] = tools(t, a.bin, "curl", "sha256sum")
+	a.env["PATH"] = tools(t, a.bin, "curl", "shasum")
 	if err := os.Remove(filepath.Join(a.bin, "go")); err != nil {
 		t.Fatal(err)
 	}

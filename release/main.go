@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/release"
 )
@@ -44,6 +45,10 @@ Then serve DIR/* under MIRROR/v0.0.0-snapshot/ and call install.sh with
 SETUP_NIX_BUILDERS_MIRROR=MIRROR. Warm it takes seconds, cold some minutes for
 each platform.
 `
+
+// buildTime bounds a build of the programs for a job. With a cold cache it takes about
+// three minutes of one core's time.
+const buildTime = 30 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -96,6 +101,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
+		// A download that hangs must not hold up a job for hours.
+		ctx, cancel := context.WithTimeoutCause(ctx, buildTime, fmt.Errorf("not within %v", buildTime))
+		defer cancel()
 		return m.Build(ctx, o.programs, "source-"+digest[:12], release.Host(), false)
 	case o.version == "" || o.out == "":
 		return errors.New("a release needs -version and -o; -h tells more")

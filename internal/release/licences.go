@@ -40,7 +40,7 @@ func (m *Module) licences(ctx context.Context, t Target) (files []licence, modul
 	roots := make(map[string]bool)  // directories in the archive that must hold one
 	for _, p := range m.programs("") {
 		args := slices.Concat([]string{"list", "-deps", "-json=ImportPath,Dir,Standard,Module"}, p.flags, []string{p.pkg})
-		out, err := m.run(m.goCommand(ctx, m.Go, t, args...))
+		out, err := m.run(ctx, m.goCommand(ctx, m.Go, t, args...))
 		if err != nil {
 			return nil, nil, fmt.Errorf("licences of %s: %w", p.name, err)
 		}
@@ -74,7 +74,7 @@ func (m *Module) licences(ctx context.Context, t Target) (files []licence, modul
 		}
 	}
 	// Go's own library is linked in too.
-	out, err := m.run(m.goCommand(ctx, m.Go, Host(), "env", "GOROOT"))
+	out, err := m.run(ctx, m.goCommand(ctx, m.Go, Host(), "env", "GOROOT"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("licences: %w", err)
 	}

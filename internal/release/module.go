@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 )
 
 const modulePath = "github.com/Misaka13514/setup-distributed-nix-builds"
@@ -39,18 +40,18 @@ type Module struct {
 	// Tailscale is the version of tailscale.com that go.mod and tools/go.mod require.
 	Tailscale string
 
-	stderr   io.Writer         // of the go command
+	stderr   io.Writer         // for progress, and the go command's own
 	settings map[string]string // of the go command, that say where modules come from and builds are kept
 }
 
-// Open finds the module that dir is in. The go command's messages go to stderr.
+// Open finds the module that dir is in. Progress and the go command's messages go to stderr.
 func Open(ctx context.Context, dir string, stderr io.Writer) (*Module, error) {
 	m := &Module{Dir: dir, stderr: stderr}
 	keep := []string{
 		"GOAUTH", "GOCACHE", "GOCACHEPROG", "GOINSECURE", "GOMODCACHE", "GONOPROXY", "GONOSUMDB", "GOPATH", "GOPRIVATE", "GOPROXY",
 		"GOSUMDB", "GOTMPDIR", "GOTOOLCHAIN", "GOVCS",
 	}
-	out, err := m.run(exec.CommandContext(ctx, "go", append([]string{"env", "-json", "GOMOD"}, keep...)...))
+	out, err := m.run(ctx, exec.CommandContext(ctx, "go", append([]string{"env", "-json", "GOMOD"}, keep...)...))
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (f modfile) requires(path string) string {
 }
 
 func (m *Module) modfile(ctx context.Context, name string) (f modfile, err error) {
-	out, err := m.run(exec.CommandContext(ctx, "go", "mod", "edit", "-json", name))
+	out, err := m.run(ctx, exec.CommandContext(ctx, "go", "mod", "edit", "-json", name))
 	if err != nil {
 		return f, err
 	}
@@ -138,14 +139,16 @@ func (m *Module) goCommand(ctx context.Context, toolchain string, t Target, args
 	return cmd
 }
 
-// run runs a go command in the module and returns what it prints.
-func (m *Module) run(cmd *exec.Cmd) ([]byte, error) {
+// run runs a go command, which ends with ctx, in the module and returns what it prints.
+func (m *Module) run(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	cmd.Dir = m.Dir
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	err := cmd.Run()
-	m.stderr.Write(said.Bytes()) // a progress report, at best
-	if err != nil {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, m.stderr
+	cmd.WaitDelay = 10 * time.Second // what it has started may hold its output open
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("%s: %w", strings.Join(cmd.Args[:2], " "), err)
 	}
 	return out.Bytes(), nil

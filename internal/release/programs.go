@@ -59,7 +59,8 @@ func (m *Module) Build(ctx context.Context, dir, version string, t Target, pinne
 		args := slices.Concat(
 			[]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + strings.Join(append([]string{"-s", "-w"}, p.ldflags...), " ")},
 			p.flags, []string{"-o", filepath.Join(dir, p.name), p.pkg})
-		if _, err := m.run(m.goCommand(ctx, toolchain, t, args...)); err != nil {
+		fmt.Fprintf(m.stderr, "building %s for %s\n", p.name, t)
+		if _, err := m.run(ctx, m.goCommand(ctx, toolchain, t, args...)); err != nil {
 			return fmt.Errorf("build %s for %s: %w", p.name, t, err)
 		}
 	}
