@@ -114,7 +114,7 @@ func doors(t *testing.T, policy control.Policy, want []string) []string {
 		knocking.Wait()
 	}
 	// When these are open the nodes know each other: what stays closed then is closed.
-	each(func(door string) bool { return slices.Contains(want, door) }, 30*time.Second)
+	each(func(door string) bool { return slices.Contains(want, door) }, time.Minute)
 	each(func(door string) bool { return !slices.Contains(want, door) }, time.Second)
 	slices.Sort(open)
 	return open
@@ -144,23 +144,31 @@ func answer(t *testing.T, n *tsnet.Server, port string) {
 // reached reports whether somebody answers there, and tries until ctx ends.
 func reached(ctx context.Context, from *tsnet.Server, addr string) bool {
 	for ctx.Err() == nil {
-		c, err := from.Dial(ctx, "tcp", addr)
-		if err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(20 * time.Millisecond): // a netmap on its way
-			}
-			continue
-		}
-		deadline, _ := ctx.Deadline()
-		_ = c.SetReadDeadline(deadline)
-		n, _ := c.Read(make([]byte, 1))
-		c.Close()
-		if n == 1 {
+		if greeted(ctx, from, addr) {
 			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond): // a netmap on its way
 		}
 	}
 	return false
+}
+
+// greeted reports whether somebody answers there soon. What a node that does not know its
+// peer yet has dropped is better sent anew than waited for.
+func greeted(ctx context.Context, from *tsnet.Server, addr string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := from.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetReadDeadline(deadline)
+	n, _ := c.Read(make([]byte, 1))
+	return n == 1
 }
 
 // An administrator makes keys, and an OAuth client that has both tags hands out either: that
