@@ -51,36 +51,38 @@ func TestActionExamples(t *testing.T) {
 	if err != nil || len(files) < len(examples) {
 		t.Fatalf("%d examples, want at least %d: %v", len(files), len(examples), err)
 	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			e, ok := examples[filepath.Base(file)]
-			if !ok {
-				t.Fatal("nobody knows what it needs: say so in this test")
-			}
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e.systems == nil {
-				e.systems = systems[:1]
-			}
-			p := s.begin(t, act.Workflow{
-				Text: string(text), Event: "push", Secrets: e.secrets, Vars: e.vars, Env: e.env,
-				Repository: s.repository(t, e.systems...),
-			})
-			p.ends(true)
-			p.outcomes(map[string]string{
-				"plan": "1 succeeded, 0 failed", "coordinator": "1 succeeded, 0 failed",
-				"builder": fmt.Sprintf("%d succeeded, 0 failed", e.builders),
-			})
-			p.builds(e.coordinatorToo)
-			p.summarised()
-			for _, want := range e.says {
-				if got := p.job("coordinator").Output(); !strings.Contains(got, want) {
-					t.Errorf("the coordinator does not say %q:\n%s", want, got)
+	s.together(t, func(t *testing.T) {
+		for _, file := range files {
+			t.Run(filepath.Base(file), func(t *testing.T) {
+				t.Parallel()
+				e, ok := examples[filepath.Base(file)]
+				if !ok {
+					t.Fatal("nobody knows what it needs: say so in this test")
 				}
-			}
-			s.alone(t)
-		})
-	}
+				text, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.systems == nil {
+					e.systems = systems[:1]
+				}
+				p := s.begin(t, act.Workflow{
+					Text: string(text), Event: "push", Secrets: e.secrets, Vars: e.vars, Env: e.env,
+					Repository: s.repository(t, e.systems...),
+				})
+				p.ends(true)
+				p.outcomes(map[string]string{
+					"plan": "1 succeeded, 0 failed", "coordinator": "1 succeeded, 0 failed",
+					"builder": fmt.Sprintf("%d succeeded, 0 failed", e.builders),
+				})
+				p.builds(e.coordinatorToo)
+				p.summarised()
+				for _, want := range e.says {
+					if got := p.job("coordinator").Output(); !strings.Contains(got, want) {
+						t.Errorf("the coordinator does not say %q:\n%s", want, got)
+					}
+				}
+			})
+		}
+	})
 }

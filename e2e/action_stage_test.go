@@ -98,11 +98,24 @@ func (p *play) ends(ok bool) {
 	if err != nil {
 		p.t.Error(err)
 	}
+	nodes, err := p.s.Lab.Control().Nodes(within(p.t, patience))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, j := range p.Jobs() {
+		for _, n := range nodes {
+			if name := strings.ReplaceAll(hostnameOf(j), ".", "-"); n.Name == name {
+				p.t.Errorf("%s is still on the tailnet", name)
+			}
+		}
+	}
 }
 
-// alone waits until nobody is on the tailnet: runs that share it ask once all are over.
-func (s *stage) alone(t *testing.T) {
+// together plays the rest of a test's runs side by side, and then wants the tailnet to be
+// empty.
+func (s *stage) together(t *testing.T, plays func(t *testing.T)) {
 	t.Helper()
+	t.Run("together", plays)
 	nodes, err := s.Lab.Control().Nodes(within(t, patience))
 	if err != nil {
 		t.Fatal(err)
