@@ -37,6 +37,7 @@ func TestActionExamples(t *testing.T) {
 		},
 		"workload-identity.yml": {
 			vars: map[string]string{"TS_CLIENT_ID": control.FederatedID}, builders: 2, systems: systems[:2],
+			says: []string{"::add-mask::eyJ"},
 			env: map[string]string{
 				"ACTIONS_ID_TOKEN_REQUEST_URL":   control.OIDCRequestURL(login),
 				"ACTIONS_ID_TOKEN_REQUEST_TOKEN": control.OIDCRequestToken,

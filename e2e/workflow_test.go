@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/base64"
 	"os"
 	"strconv"
 	"strings"
@@ -185,12 +186,17 @@ extra_nix_config: |
     getent hosts api.tailscale.com
     tailscale version
 `
-	for _, networking := range []string{"tun", "userspace"} {
+	for networking, more := range map[string]struct{ with, coordinatorWith, says string }{
+		"tun": {says: "with the SHA-256 of the release", coordinatorWith: `
+webhook_url: http://api.tailscale.com/hook
+webhook_secret: ${{ secrets.HOOK }}`},
+		"userspace": {says: "copied from /opt/lab/bin", with: "\nbinary: /opt/lab/bin"},
+	} {
 		t.Run(networking, func(t *testing.T) {
 			t.Parallel()
-			with := extra + "tailscale_networking: " + networking + "\ntailscale_login_server: ${{ vars.LOGIN_SERVER }}\n"
+			with := extra + "tailscale_networking: " + networking + "\ntailscale_login_server: ${{ vars.LOGIN_SERVER }}" + more.with
 			p := s.tell(t, story{
-				BuilderWith: with + "max_jobs: ${{ matrix.n }}\nspeed_factor: 3", BuilderSteps: after, CoordinatorWith: with,
+				BuilderWith: with + "\nmax_jobs: ${{ matrix.n }}\nspeed_factor: 3", BuilderSteps: after, CoordinatorWith: with + more.coordinatorWith,
 				CoordinatorSteps: after + `
 - env:
     BUILDERS: ${{ steps.cluster.outputs.builders }}
@@ -209,14 +215,14 @@ extra_nix_config: |
     nix-builders status >/dev/null
 ` + buildAndStop,
 			}, act.Workflow{
-				Secrets: map[string]string{"TS_OAUTH_SECRET": control.CIKey},
+				Secrets: map[string]string{"TS_OAUTH_SECRET": control.CIKey, "HOOK": "whsec_" + base64.StdEncoding.EncodeToString([]byte("a secret of at least 24 bytes"))},
 				Vars:    map[string]string{"LOGIN_SERVER": s.Lab.LoginServer()},
 			})
 			p.ends(true)
 			p.builds(false)
 			p.summarised()
 			for _, j := range p.Jobs() {
-				contains(t, j.String(), j.Output(), "2\ntrue\n", "api.tailscale.com", "1.102.5")
+				contains(t, j.String(), j.Output(), "2\ntrue\n", "api.tailscale.com", "1.102.5", more.says)
 			}
 			first, second := hostname(p, 1), hostname(p, 2)
 			contains(t, "the coordinator", p.job("coordinator").Output(),

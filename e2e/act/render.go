@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/release"
 )
 
 // The action as workflows name it.
@@ -113,48 +114,36 @@ func setBinary(dir string) func(string) (string, error) {
 	}
 }
 
-// release makes a release of the copy for this platform, as a release for it
-// alone would be, and serves it to hosts.
+// release makes a release of the copy, for this machine's platform alone, and serves
+// it to hosts.
 func (b *Bed) release(ctx context.Context, cache image.Cache) error {
-	digest, err := b.goRun(ctx, "-digest")
+	const version = "v0.0.0-snapshot"
+	digest, err := release.Digest(b.action)
 	if err != nil {
 		return err
 	}
-	const version = "v0.0.0-snapshot"
-	name := "release-" + strings.TrimSpace(digest)[:16] + "-" + runtime.GOARCH
-	dir, err := cache.Once(ctx, name, func(dir string) error {
-		_, err := b.goRun(ctx, "-version", version, "-o", dir, "-platforms", "linux/"+runtime.GOARCH)
-		return err
+	dir, err := cache.Once(ctx, "release-"+digest[:16]+"-"+runtime.GOARCH, func(dir string) error {
+		var stderr strings.Builder
+		m, err := release.Open(ctx, b.action, &stderr)
+		if err == nil {
+			_, err = m.Make(ctx, dir, version, []release.Target{release.Host()})
+		}
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, stderr.String())
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	files, err := os.ReadDir(dir)
-	if err != nil {
+	if err := os.CopyFS(b.dir("release", version), os.DirFS(dir)); err != nil {
 		return err
-	}
-	for _, f := range files {
-		if err := copyFile(filepath.Join(dir, f.Name()), b.dir("release", version, f.Name())); err != nil {
-			return err
-		}
 	}
 	checksums := filepath.Join(b.action, "release", "checksums.txt")
 	if err := os.Remove(checksums); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return copyFile(filepath.Join(dir, "checksums.txt"), checksums)
-}
-
-func (b *Bed) goRun(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"run", "./release"}, args...)...)
-	cmd.Dir = b.action
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("go run ./release %s: %w\n%s", args[0], err, stderr.String())
-	}
-	return string(out), nil
 }
 
 // thirdParty is a use of somebody else's action at a commit.
