@@ -42,10 +42,9 @@ type Step struct {
 	Lingering bool
 
 	mu   sync.Mutex
-	text []byte          // guarded by mu
-	conn *gob.Encoder    // to the shim; nil when that is gone; guarded by mu
-	done chan struct{}   // closed when the step has ended
-	fail func(err error) // hears of what is the bed's fault
+	text []byte        // guarded by mu
+	conn *gob.Encoder  // to the shim; nil when that is gone; guarded by mu
+	done chan struct{} // closed when the step has ended
 }
 
 // Output is what the program has printed so far, secrets and all.
