@@ -16,6 +16,7 @@ import (
 // A coordinator without a TUN device: every way in, and whom the tailnet says
 // came by it. Nobody of the tailnet may come in by the doors of this host.
 func TestListenUserspace(t *testing.T) {
+	t.Parallel()
 	s := startControl(t)
 	opts := options(t, s, "nix-coordinator-a1", coordinatorTag)
 	m := join(t, opts)

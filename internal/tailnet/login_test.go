@@ -61,6 +61,7 @@ func federated(t *testing.T, s *control.Server, o *tailnet.JoinOptions) {
 // Every way in, as people write it: the node is ephemeral and needs nobody's approval
 // though what was given does not say so, and has the tag.
 func TestWaysIn(t *testing.T) {
+	t.Parallel()
 	s := startApproving(t)
 	tests := []struct {
 		name      string
@@ -138,6 +139,7 @@ func signature(token tailnet.Secret) string {
 
 // Every way to be turned away names what to look at, and shows no secret.
 func TestLoginRefused(t *testing.T) {
+	t.Parallel()
 	s := startApproving(t)
 	tests := []struct {
 		name   string
@@ -262,6 +264,7 @@ func TestLoginRefused(t *testing.T) {
 
 // Tailscale's API may be out of order for a moment, or have had too many calls.
 func TestLoginTriesAgain(t *testing.T) {
+	t.Parallel()
 	s := startControl(t)
 	target, err := url.Parse(s.URL())
 	if err != nil {

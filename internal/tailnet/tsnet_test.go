@@ -118,6 +118,7 @@ func who(t *testing.T, hc *http.Client, url string) (tailnet.Caller, int) {
 // The tailnet, and not the caller, says who calls: what each kind of node looks
 // like to a coordinator.
 func TestIdentities(t *testing.T) {
+	t.Parallel()
 	raw := func(s string) []json.RawMessage { return []json.RawMessage{json.RawMessage(s)} }
 	s := startControl(t,
 		control.Grant{Src: []string{control.Person}, Dst: []string{coordinatorTag}, IP: []string{"*"},

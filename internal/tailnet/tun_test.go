@@ -34,6 +34,7 @@ exec "$@"`
 // With a TUN device the host has the tailnet's addresses: a peer and the host
 // itself come in by the same door, and the tailnet knows which is which.
 func TestListenTUN(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(insideTUN) == "" {
 		if _, err := os.Stat("/dev/net/tun"); err != nil || os.Geteuid() != 0 {
 			t.Skip("needs root and /dev/net/tun")
