@@ -7,8 +7,8 @@ SHELL := bash
 GO ?= go
 TOOL := $(GO) tool -modfile=tools/go.mod
 PACKAGES := ./...
-# What needs neither root nor the lab.
-UNIT = $$($(GO) list ./... | grep -v -e /e2e$$ -e /e2e/testbed -e /e2e/lab -e /e2e/image -e /e2e/act$$)
+# What needs neither root nor the lab, and compiles no release.
+UNIT = $$($(GO) list ./... | grep -v -e /e2e$$ -e /e2e/testbed -e /e2e/lab -e /e2e/image -e /e2e/act$$ -e nix-builds/release$$)
 HAVE_ROOT := [ "$$(uname)" = Linux ] && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 E2E := ./e2e ./e2e/testbed ./e2e/act ./e2e/lab ./e2e/image
 # The lab needs root. Whoever is not root and has sudo gets it from there; whoever has
@@ -36,11 +36,15 @@ demo: prepare ## run a coordinator and three builders on real hosts of this mach
 	$(ROOT) $(GO) run ./e2e/demo
 
 .PHONY: test
-test: lint release-snapshot unit cross generated e2e ## run every check and test, and the demo
+test: lint unit cross generated release-test e2e ## run every check and test, and the demo
 
 .PHONY: unit
 unit: post ## run the tests that need neither root nor the lab
-	$(GO) test -race -timeout 20m $(UNIT) # cold, the release is compiled first
+	$(GO) test -race $(UNIT)
+
+.PHONY: release-test
+release-test: release-snapshot ## test install.sh, and that releases are the same bytes wherever they are built
+	$(GO) test -race -timeout 20m ./release
 
 .PHONY: post
 post: ## test the action's teardown with the test runner of node; CI runs it through unit
