@@ -74,7 +74,6 @@ var stays = []*regexp.Regexp{
 	regexp.MustCompile(`^/usr/bin/nix`),
 	regexp.MustCompile(`^/usr/local/bin/(systemctl|cachix)$`),
 	regexp.MustCompile(`^/var/log/nix-daemon\.log$`),
-	regexp.MustCompile(`^/var/lib/tailscale/tailscaled\.log\.conf$`), // the number of a log that nobody gets
 	regexp.MustCompile(`^/var/lib/sudo/`),
 	regexp.MustCompile(`^/(root|home/runner)/\.(cache|local/state|local/share)/nix/`),
 }

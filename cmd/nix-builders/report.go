@@ -50,8 +50,7 @@ func writeChecks(w io.Writer, c apiclient.Cluster, s *settings) {
 	}
 	advise("expected", `the builder never called. Did its job start, and under this very name? Does its log show
   that it joined the tailnet, and which coordinators it saw? Does the tailnet's policy let %s
-  reach %s on port %d? After "Re-run failed jobs" the builders' jobs are not run again:
-  re-run all jobs.`, s.Cluster.BuilderTag, s.Cluster.CoordinatorTag, s.Cluster.Port)
+  reach %s on port %d?`, s.Cluster.BuilderTag, s.Cluster.CoordinatorTag, s.Cluster.Port)
 	advise("joined", `the builder called, but its Nix store did not answer over SSH; the reason above is SSH's or
   Nix's own. Does the tailnet's policy let %s use SSH to %s as root ("ssh" rules),
   and reach port 22 ("grants")? Is Tailscale SSH on there?`, s.Cluster.CoordinatorTag, s.Cluster.BuilderTag)

@@ -52,8 +52,8 @@ func (r *Run) command() *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uid, Gid: uid},
 		Setpgid:    true,
-		Pdeathsig:  syscall.SIGKILL, // when this process is no more
 	}
+	dieWithParent(cmd)
 	cmd.Stdout, cmd.Stderr = logWriter{r}, logWriter{r}
 	return cmd
 }

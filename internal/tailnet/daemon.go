@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -69,7 +70,8 @@ func startDaemon(opts JoinOptions) (*Daemon, error) {
 
 	// Not CommandContext: it must survive ctx.
 	cmd := exec.Command(opts.Tailscaled, args...)
-	cmd.Env = opts.Env
+	// Else its log's own state stays behind in the system's directory.
+	cmd.Env = append(slices.Clone(opts.Env), "TS_LOGS_DIR="+d.State)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

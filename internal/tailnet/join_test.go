@@ -181,7 +181,7 @@ func TestJoinRefused(t *testing.T) {
 			o.Tailscaled = script(t, "echo the reason it gives >&2; exit 3")
 		}, nil, "the reason it gives", 3 * time.Second},
 		{"a daemon that says nothing", func(t *testing.T, o *tailnet.JoinOptions) {
-			o.Tailscaled = script(t, "trap '' TERM; while :; do sleep 0.1; done")
+			o.Tailscaled = script(t, "trap '' TERM; exec sleep 60")
 			o.Timeout = time.Second
 		}, tailnet.ErrNotReady, "does not answer", 8 * time.Second},
 		{"an up that waits for a person", func(t *testing.T, o *tailnet.JoinOptions) {
