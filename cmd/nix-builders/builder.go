@@ -41,7 +41,7 @@ when nobody claimed it within NIX_BUILDERS_BUILDER_TIMEOUT; 130 when it was canc
 			return err
 		}
 		front := a.needsFront(rundir.Builder)
-		if err := a.takeSecrets(ctx, front, !a.joined(rundir.Builder)); err != nil {
+		if err := a.takeSecrets(ctx, need{front: front, login: !a.joined(rundir.Builder)}); err != nil {
 			return err
 		}
 		if front {

@@ -46,7 +46,7 @@ Exit code 0 when enough builders are ready; 1 with a report when they are not in
 			return err
 		}
 		front := a.needsFront(rundir.Coordinator)
-		if err := a.takeSecrets(ctx, front, !a.joined(rundir.Coordinator)); err != nil {
+		if err := a.takeSecrets(ctx, need{front: front, login: !a.joined(rundir.Coordinator), webhook: true}); err != nil {
 			return err
 		}
 		if front {

@@ -41,7 +41,7 @@ in yet, and outside GitHub NIX_BUILDERS_CLUSTER.
 			return err
 		}
 		front := a.needsFront(role)
-		if err := a.takeSecrets(ctx, front, true); err != nil {
+		if err := a.takeSecrets(ctx, need{front: front, login: true}); err != nil {
 			return err
 		}
 		switch {

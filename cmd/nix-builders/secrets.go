@@ -32,19 +32,24 @@ type secrets struct {
 func (secrets) String() string   { return "[secrets]" }
 func (secrets) GoString() string { return "[secrets]" }
 
+// A need says which secrets a command takes.
+type need struct {
+	front   bool // a process of root's follows: files that only root can read are left to it
+	login   bool // this host is to log in to the tailnet
+	webhook bool // events are to be signed
+}
+
 // takeSecrets fills a.secrets from where the settings say, unless another process handed
 // them over. Afterwards neither this process nor what it starts has them in the
-// environment. front says that a process of root's follows, to which files may be left that
-// only root can read; login, that this host is to log in to the tailnet. It may replace
-// this process by one of the same number, see hideSecrets.
-func (a *app) takeSecrets(ctx context.Context, front, login bool) error {
+// environment. It may replace this process by one of the same number, see hideSecrets.
+func (a *app) takeSecrets(ctx context.Context, n need) error {
 	t, c := &a.set.Tailnet, &a.set.Coordinator
 	if t.AuthKey != "" || c.WebhookSecret != "" {
 		return a.hideSecrets() // which goes on below
 	}
 	var err error
 	if a.secrets.AuthKey == "" {
-		if a.secrets.AuthKey, err = readSecret(&t.AuthKeyFile, keyFileVar, front); err != nil {
+		if a.secrets.AuthKey, err = readSecret(&t.AuthKeyFile, keyFileVar, n.front); err != nil {
 			return err
 		}
 		a.mask(a.secrets.AuthKey)
@@ -52,13 +57,18 @@ func (a *app) takeSecrets(ctx context.Context, front, login bool) error {
 			a.mask(bare)
 		}
 	}
-	if a.secrets.WebhookSecret == "" {
-		if a.secrets.WebhookSecret, err = readSecret(&c.WebhookSecretFile, webhookFileVar, front); err != nil {
+	if !n.webhook {
+		// One environment may serve a whole cluster: this file may not even be here.
+		if err := forgetSecret(&c.WebhookSecretFile, webhookFileVar); err != nil {
+			return err
+		}
+	} else if a.secrets.WebhookSecret == "" {
+		if a.secrets.WebhookSecret, err = readSecret(&c.WebhookSecretFile, webhookFileVar, n.front); err != nil {
 			return err
 		}
 		a.mask(a.secrets.WebhookSecret)
 	}
-	if t.ClientID == "" || !login || a.behindFront {
+	if t.ClientID == "" || !n.login || a.behindFront {
 		return nil // the front fetches tokens: they are for the job's user
 	}
 	a.secrets.IDToken, err = a.fetchIDToken(ctx)
@@ -78,6 +88,11 @@ func readSecret(file *string, name string, front bool) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)
 	}
+	return string(b), forgetSecret(file, name)
+}
+
+// forgetSecret forgets the name of a secret's file.
+func forgetSecret(file *string, name string) error {
 	// A descriptor that we were handed for it must not go on to children.
 	if n, ok := strings.CutPrefix(*file, fdDir+"/"); ok {
 		if fd, err := strconv.Atoi(n); err == nil && fd > 2 {
@@ -85,7 +100,7 @@ func readSecret(file *string, name string, front bool) (string, error) {
 		}
 	}
 	*file = ""
-	return string(b), os.Unsetenv(name)
+	return os.Unsetenv(name)
 }
 
 const fdDir = "/dev/fd"
