@@ -180,12 +180,13 @@ func (h *Host) linkPrograms(bin string) error {
 var systemctl string
 
 // nixConf is a multi-user Nix as an installer leaves it, without the Internet.
-// Builds are not sandboxed, for a sandbox hides the name of the host that tests
-// want to see.
+// The sandbox hides the name of the host, which tests want to see: it is shown
+// there in a file.
 const nixConf = `experimental-features = nix-command flakes
 build-users-group = nixbld
 trusted-users = root
-sandbox = false
+sandbox = true
+sandbox-paths = /lab/hostname=/etc/hostname
 substituters =
 `
 

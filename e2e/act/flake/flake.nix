@@ -34,14 +34,14 @@
           run {
             name = "${prefix}-${system}-${toString n}";
             inherit system;
-            script = "$do sleep 1; echo ${prefix} ${toString n} for ${system} on $($do hostname) | $do tee $out";
+            script = "$do sleep 1; echo ${prefix} ${toString n} for ${system} on $($do cat /lab/hostname) | $do tee $out";
           }
         ) count;
       join =
         name: inputs:
         run {
           inherit name inputs;
-          script = "$do cat $inputs | $do sort > $out; echo ${name} on $($do hostname)";
+          script = "$do cat $inputs | $do sort > $out; echo ${name} on $($do cat /lab/hostname)";
         };
     in
     {

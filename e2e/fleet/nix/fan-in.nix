@@ -13,12 +13,12 @@ let
     tools.run {
       name = "leaf-${toString n}-${tag}";
       inherit system;
-      script = "sleep ${seconds}; echo leaf ${toString n} on $(hostname) > $out";
+      script = "sleep ${seconds}; echo leaf ${toString n} on $(cat /lab/hostname) > $out";
     };
 in
 tools.run {
   name = "fan-in-${tag}";
   inherit system;
   inputs = builtins.genList leaf leaves;
-  script = "cat $inputs | sort -k 4 > $out; echo fan-in on $(hostname) >> $out";
+  script = "cat $inputs | sort -k 4 > $out; echo fan-in on $(cat /lab/hostname) >> $out";
 }

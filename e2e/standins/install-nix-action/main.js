@@ -26,11 +26,12 @@ trusted-users = root ${process.env.USER}
 max-jobs = auto
 show-trace = true
 ${given["extra-nix-config"]}
-# The lab's: no Internet, what the machine passes for, and builds that see its name.
+# The lab's: no Internet, what the machine passes for, and sandboxes that show its name.
 substituters =
 system = ${fs.readFileSync("/opt/lab/system", "utf8").trim()}
 extra-platforms =
-sandbox = false
+sandbox = true
+sandbox-paths = /lab/hostname=/etc/hostname
 `,
 );
 
