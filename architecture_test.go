@@ -61,6 +61,10 @@ var arrows = []arrow{
 		reason: "a summary is told of what the API says, and tells only people",
 	},
 	{
+		from: "cmd/...", never: []string{"internal/release"},
+		reason: "the program does not hold what makes its releases",
+	},
+	{
 		from: "./...", never: []string{"e2e/...", "docs", "testing"},
 		reason: "the product holds neither its own tests nor its documents",
 	},
