@@ -1,4 +1,4 @@
-package contract_test
+package checks_test
 
 import (
 	"go/ast"

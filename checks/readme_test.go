@@ -1,4 +1,4 @@
-package contract_test
+package checks_test
 
 import (
 	"flag"
@@ -45,7 +45,7 @@ func TestREADMEShowsTheFilesThemselves(t *testing.T) {
 		return
 	}
 	if diff := cmp.Diff(want, string(text)); diff != "" {
-		t.Errorf("run go test . -run README -update (-files +README):\n%s", diff)
+		t.Errorf("run go test ./checks -run README -update (-files +README):\n%s", diff)
 	}
 }
 
