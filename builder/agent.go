@@ -138,8 +138,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.say("left the cluster")
 		return nil
 	case ctx.Err() != nil:
-		a.say("leaving: %v", context.Cause(ctx))
-		if err := a.depart(last, c, cancelTime, apiclient.DepartureReasonCancelled, context.Cause(ctx).Error()); err != nil {
+		why, detail := "cancelled", ""
+		if cause := context.Cause(ctx); cause != context.Canceled { // which only repeats the reason
+			why, detail = cause.Error(), cause.Error()
+		}
+		a.say("leaving: %s", why)
+		if err := a.depart(last, c, cancelTime, apiclient.DepartureReasonCancelled, detail); err != nil {
 			a.Log.Warn("say good-bye", "error", err)
 		}
 		return context.Cause(ctx)

@@ -27,10 +27,10 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
+	quiet(r)
 	if created {
 		return writeJSON(w, mediaJSON, http.StatusCreated, wire.Ticket(ticket))
 	}
-	quiet(r)
 	return writeJSON(w, mediaJSON, http.StatusOK, wire.Ticket(ticket))
 }
 
@@ -47,6 +47,7 @@ func (s *Server) awaitTeardown(w http.ResponseWriter, r *http.Request) error {
 	teardown, err := s.cluster.AwaitTeardown(r.Context(), callerOf(r).node(), id, wait)
 	switch {
 	case err == nil:
+		quiet(r)
 		return writeJSON(w, mediaJSON, http.StatusOK, wire.Teardown(teardown))
 	case errors.Is(err, coordinator.ErrNotYet), isEnding(r.Context()):
 		quiet(r)
@@ -73,6 +74,7 @@ func (s *Server) depart(w http.ResponseWriter, r *http.Request) error {
 	if err := s.cluster.Depart(r.Context(), callerOf(r).node(), id, wire.DepartureOf(body)); err != nil {
 		return err
 	}
+	quiet(r)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

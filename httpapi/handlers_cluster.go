@@ -71,6 +71,7 @@ func (s *Server) readCluster(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q, _ := parseQuery(r, "wait", "after")
+	quiet(r)
 	if !q.has("after") {
 		return writeJSON(w, mediaJSON, http.StatusOK, wire.Cluster(s.cluster.View()))
 	}
@@ -79,7 +80,6 @@ func (s *Server) readCluster(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer s.metrics.opened("cluster")()
-	quiet(r)
 	view := s.cluster.Await(r.Context(), after, wait)
 	return writeJSON(w, mediaJSON, http.StatusOK, wire.Cluster(view))
 }

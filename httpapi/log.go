@@ -74,8 +74,8 @@ func noteProblem(r *http.Request, p apiclient.Problem) {
 	httplog.LogEntrySetField(r.Context(), "problem", slog.GroupValue(attrs...))
 }
 
-// quiet makes the request's line a debug line, for what comes over and over and ends as it
-// should: polls, health checks, scrapes.
+// quiet makes the request's line a debug line, for what ends as it should and either comes
+// over and over (polls, readings, scrapes) or is an event that has a line of its own.
 func quiet(r *http.Request) {
 	if entry := logEntry(r); entry != nil {
 		entry.Logger = slog.New(quietHandler{entry.Logger.Handler()})

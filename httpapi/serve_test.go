@@ -169,7 +169,7 @@ func TestLog(t *testing.T) {
 			}
 		}
 		want := []string{
-			"INFO POST /v1/check-ins Created b1",
+			"DEBUG POST /v1/check-ins Created b1",
 			"DEBUG POST /v1/check-ins OK b1",
 			"DEBUG GET /v1/builders/ID/teardown No Content b1",
 			"DEBUG GET /v1/healthz OK",
