@@ -13,7 +13,7 @@ HAVE_ROOT := [ "$$(uname)" = Linux ] && { [ "$$(id -u)" = 0 ] || sudo -n true 2>
 E2E := ./e2e ./e2e/testbed ./e2e/act ./e2e/lab ./e2e/image
 # The lab needs root. Whoever is not root and has sudo gets it from there; whoever has
 # neither is told what is skipped.
-ROOT := $(shell [ "$$(id -u)" = 0 ] || ! sudo -n true 2>/dev/null || echo sudo env "PATH=$$PATH" "CI=$$CI")
+ROOT := $(shell [ "$$(id -u)" = 0 ] || ! sudo -n true 2>/dev/null || echo sudo env "PATH=$$PATH" "CI=$${CI:-}")
 
 .PHONY: help
 help: ## list the targets
