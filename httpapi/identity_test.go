@@ -169,8 +169,12 @@ func TestLocalListener(t *testing.T) {
 		})
 		local := pipenet.Listen("[::1]:8378")
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go func() { _ = server.Serve(ctx, httpapi.Local(local)) }()
+		ended := make(chan error, 1)
+		go func() { ended <- server.Serve(ctx, httpapi.Local(local)) }()
+		defer func() {
+			cancel()
+			<-ended // not before: its clock stands still when the test is over
+		}()
 		transport := local.Transport(netip.MustParseAddr("::1"))
 		defer transport.CloseIdleConnections()
 		api, err := apiclient.New("http://[::1]:8378/v1", &http.Client{Transport: held(t, transport)})
