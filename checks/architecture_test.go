@@ -65,7 +65,7 @@ var arrows = []arrow{
 		reason: "the program does not hold what makes its releases",
 	},
 	{
-		from: "./...", never: []string{"e2e/...", "docs", "testing"},
+		from: "./...", never: []string{"e2e/...", "docs", "internal/golden", "testing"},
 		reason: "the product holds neither its own tests nor its documents",
 	},
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 )
 
 // Every transition is a line; what needs a person's eye is a warning, and a state that
@@ -33,5 +34,5 @@ func TestLog(t *testing.T) {
 	h.Stop(t.Context(), coordinator.StopRequest{By: "tester"})
 	journal.setErr(nil)
 	h.depart("b1", id)
-	golden(t, "log.golden", out.String())
+	golden.Equal(t, "log.golden", out.String())
 }

@@ -2,34 +2,12 @@ package main
 
 import (
 	"bytes"
-	"flag"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
 
 var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
@@ -72,7 +50,7 @@ func cluster() apiclient.Cluster {
 func TestClusterTable(t *testing.T) {
 	var out bytes.Buffer
 	writeCluster(&out, cluster(), now)
-	golden(t, "cluster.golden", out.Bytes())
+	golden.Equal(t, "cluster.golden", out.String())
 }
 
 func TestMissingReport(t *testing.T) {
@@ -82,7 +60,7 @@ func TestMissingReport(t *testing.T) {
 	writeMissing(&out, c, &settings{Cluster: clusterSettings{
 		Port: 8378, Lease: seconds(45 * time.Second), BuilderTag: "tag:nix-ci-builder", CoordinatorTag: "tag:nix-ci-coordinator",
 	}}, now)
-	golden(t, "missing.golden", out.Bytes())
+	golden.Equal(t, "missing.golden", out.String())
 }
 
 func TestReleased(t *testing.T) {
@@ -94,5 +72,5 @@ func TestReleased(t *testing.T) {
 	} {
 		writeReleased(&out, r)
 	}
-	golden(t, "released.golden", out.Bytes())
+	golden.Equal(t, "released.golden", out.String())
 }

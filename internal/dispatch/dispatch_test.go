@@ -3,7 +3,6 @@ package dispatch_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,28 +17,14 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // golden compares text, in which the test's directory is called DIR, with a golden file.
 func (r *rig) golden(name, text string) {
 	r.t.Helper()
-	text = strings.ReplaceAll(text, r.dir, "DIR")
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			r.t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), text); diff != "" {
-		r.t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
-	}
+	golden.Equal(r.t, name, strings.ReplaceAll(text, r.dir, "DIR"))
 }
 
 func TestFilesFollowTheCluster(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 )
 
@@ -50,7 +51,7 @@ func TestCheckStoreOpensThePinnedStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "check-args", string(said))
+			golden.Equal(t, "check-args", string(said))
 		})
 	}
 }

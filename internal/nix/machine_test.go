@@ -2,10 +2,7 @@ package nix_test
 
 import (
 	"encoding/base64"
-	"flag"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,32 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const (
 	ed25519Key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPIQCZc54poJ8vqawd8TraNryQeJnvH1eLpIDgbiqymM"
 	ecdsaKey   = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBGKrAjPQxDLmDSvYtqD31ecoxpssvjfvrkxGyc/Zj1VpRrEbo2vbXXicqJFZKMt/s7HTT/cVZ/i3IF5860mqbJo="
 )
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
-	}
-}
 
 func machine() nix.Machine {
 	return nix.Machine{
@@ -60,7 +39,7 @@ func TestLinesGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "machines", got)
+	golden.Equal(t, "machines", got)
 	swapped, err := nix.Lines([]nix.Machine{rich, machine()})
 	if err != nil || swapped != got {
 		t.Errorf("the order of machines changes the lines: %v\n%s", err, swapped)
@@ -75,7 +54,7 @@ func TestConfGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "nix.conf", got)
+	golden.Equal(t, "nix.conf", got)
 	for _, path := range []string{"", "machines", "/a\nb", "/a;b", "/a#b"} {
 		if got, err := nix.Conf(path); err == nil {
 			t.Errorf("Conf(%q) gave %q", path, got)

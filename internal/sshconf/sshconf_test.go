@@ -2,7 +2,6 @@ package sshconf_test
 
 import (
 	"bytes"
-	"flag"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,10 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/sshconf"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const (
 	key1 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPIQCZc54poJ8vqawd8TraNryQeJnvH1eLpIDgbiqymM"
@@ -34,29 +32,12 @@ func options() sshconf.Options {
 	return sshconf.Options{KnownHosts: "/var/lib/nix-builders/o%2Fr%2F1%2F1/known_hosts"}
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
-	}
-}
-
 func TestGolden(t *testing.T) {
 	config, err := sshconf.Config(builders(), options())
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "config", config)
+	golden.Equal(t, "config", config)
 
 	opts := options()
 	opts.Proxy = []string{"/opt/my tools/nix-builders", "dial", "--socket=/run/it's 100%", "%h", "%p"}
@@ -64,13 +45,13 @@ func TestGolden(t *testing.T) {
 	if config, err = sshconf.Config(builders(), opts); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "config-userspace", config)
+	golden.Equal(t, "config-userspace", config)
 
 	known, err := sshconf.KnownHosts(builders())
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "known_hosts", known)
+	golden.Equal(t, "known_hosts", known)
 }
 
 func TestNoHostsGiveNoLines(t *testing.T) {

@@ -1,9 +1,7 @@
 package summary_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -11,27 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/golden"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/summary"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := "testdata/" + name
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
-}
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
@@ -40,8 +20,8 @@ func at(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
 
 func TestSmall(t *testing.T) {
 	r := small()
-	golden(t, "small.md", r.Markdown())
-	golden(t, "small.txt", r.Text())
+	golden.Equal(t, "small.md", r.Markdown())
+	golden.Equal(t, "small.txt", r.Text())
 	wellFormed(t, r)
 }
 
@@ -69,9 +49,9 @@ func TestAfterTheStop(t *testing.T) {
 	r := small()
 	told := r.Told()
 	r.At, r.Final = at(1500), true
-	golden(t, "after.md", r.Later(told))
-	golden(t, "after.txt", r.LaterText(told))
-	golden(t, "final.md", r.Markdown())
+	golden.Equal(t, "after.md", r.Later(told))
+	golden.Equal(t, "after.txt", r.LaterText(told))
+	golden.Equal(t, "final.md", r.Markdown())
 
 	r.Builders[0].Fate, r.Builders[0].Left = summary.Remaining, time.Time{}
 	told.States[r.Builders[0].Name] = "ready"
@@ -111,8 +91,8 @@ func TestFates(t *testing.T) {
 	c, stop, events := trouble()
 	r := summary.Of(at(700), c, stop, events)
 	r.Began = at(5)
-	golden(t, "trouble.md", r.Markdown())
-	golden(t, "trouble.txt", r.Text())
+	golden.Equal(t, "trouble.md", r.Markdown())
+	golden.Equal(t, "trouble.txt", r.Text())
 	wellFormed(t, r)
 	got := map[string]summary.Fate{}
 	for _, b := range r.Builders {
@@ -185,7 +165,7 @@ func TestLarge(t *testing.T) {
 		r.Builders = append(r.Builders, b)
 	}
 	wellFormed(t, r)
-	golden(t, "large.md", r.Markdown())
+	golden.Equal(t, "large.md", r.Markdown())
 	for i := range r.Builders {
 		r.Builders[i].Fate, r.Builders[i].Reason = summary.Lost, strings.Repeat("<|`&silence ", 90)
 	}
@@ -209,7 +189,7 @@ func TestHostile(t *testing.T) {
 		Losses: []summary.Loss{{Builder: "- [ ] task", At: at(40), Reason: "1. list"}},
 		Faults: []string{"```", "> quote"},
 	}
-	golden(t, "hostile.md", r.Markdown())
-	golden(t, "hostile.txt", r.Text())
+	golden.Equal(t, "hostile.md", r.Markdown())
+	golden.Equal(t, "hostile.txt", r.Text())
 	wellFormed(t, r)
 }
