@@ -126,20 +126,8 @@ func detach(d *rundir.Dir) (proc.ID, error) {
 // endSupervisor ends a supervisor, and with it its server, in order; the hard way if it
 // takes too long.
 func endSupervisor(supervisor proc.ID) error {
-	if err := supervisor.Signal(syscall.SIGINT); errors.Is(err, os.ErrProcessDone) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("end the server (pid %d): %w", supervisor.PID, err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownBound+shutdownBound/2)
-	defer cancel()
-	if supervisor.Await(ctx) {
-		return nil
-	}
-	if err := supervisor.Signal(syscall.SIGKILL); err != nil { // its server follows: see runServer
-		return fmt.Errorf("end the server (pid %d): %w", supervisor.PID, err)
-	}
-	return fmt.Errorf("the server (pid %d) did not end in order and was killed", supervisor.PID)
+	// When it has to be killed its server follows: see runServer.
+	return endProcess("server", supervisor, shutdownBound+shutdownBound/2)
 }
 
 // detachedEnv leaves out what the server must not have: secrets, of which it has its own
