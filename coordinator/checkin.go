@@ -53,6 +53,13 @@ type Vitals struct {
 	MemoryFreeBytes int64   `json:"memory_free_bytes"`
 	StoreFreeBytes  int64   `json:"store_free_bytes"`
 	Builds          int     `json:"builds"` // builds that run
+	// StoreTotalBytes is the size of the file system that /nix lies on. Nil: not told.
+	StoreTotalBytes *int64 `json:"store_total_bytes,omitempty"`
+	// MemoryStallPercent and IOStallPercent are the share of the last 10 s in which all
+	// that wanted to run waited for memory or for the disk (Linux' pressure stall
+	// information, "full"), 0 to 100. Nil: the system does not tell.
+	MemoryStallPercent *float64 `json:"memory_stall_percent,omitempty"`
+	IOStallPercent     *float64 `json:"io_stall_percent,omitempty"`
 	// PeakBuilds is the most builds that were seen running at a time, and BusySeconds
 	// the seconds that each build was seen running, summed. Both are sampled, from when
 	// the builder was claimed. Nil: nobody looked.
@@ -132,11 +139,13 @@ func (c *Cluster) checkInLocked(node Node, in CheckIn) (Ticket, bool, error) {
 	}
 	c.retireLocked(s)
 	s.ID, s.Instance, s.Node = uuid.New(), in.Instance, node
-	s.JoinedAt, s.heard = time.Now(), time.Now()
-	s.Vitals = nil
+	s.JoinedAt = time.Now()
+	s.heard, s.broke = time.Now(), time.Time{}
+	s.Vitals, s.told, s.strain = nil, time.Time{}, ""
+	s.Cut, s.DrainReason, s.DrainFor = nil, "", 0
 	c.byID[s.ID] = s
-	c.learnLocked(s, node, in)
 	c.mustMoveLocked(s, Joined, reason)
+	c.learnLocked(s, node, in)
 	return c.ticketLocked(s), c.phase <= Ready, nil
 }
 
@@ -159,6 +168,7 @@ func (c *Cluster) learnLocked(s *slot, node Node, in CheckIn) {
 		c.edits++
 	}
 	s.learnVitals(in.Vitals)
+	c.settleLocked()
 	c.bumpLocked()
 	c.wakeLocked()
 }
@@ -182,6 +192,8 @@ func (o Offer) clone() Offer {
 // clone is a deep copy.
 func (v Vitals) clone() Vitals {
 	v.PeakBuilds, v.BusySeconds = clonePointer(v.PeakBuilds), clonePointer(v.BusySeconds)
+	v.StoreTotalBytes = clonePointer(v.StoreTotalBytes)
+	v.MemoryStallPercent, v.IOStallPercent = clonePointer(v.MemoryStallPercent), clonePointer(v.IOStallPercent)
 	return v
 }
 

@@ -108,7 +108,8 @@ func TestTakeOver(t *testing.T) {
 	for _, state := range states[1:] { // b1 is held
 		t.Run(state.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				h, _ := start(t, coordinator.Config{})
+				h, _ := start(t, coordinator.Config{Builders: []string{"b1", "b2"}, Quorum: 1, Dispatch: busy{"b1": 1}})
+				h.ready("b2")
 				old := bring(h, state)
 				other := node("b1-1") // the tailnet renamed it: b1's old node is still there
 				ticket, created, err := h.CheckIn(context.Background(), other, checkIn("b1", uuid.New()))

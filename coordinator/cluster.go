@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,8 @@ type Cluster struct {
 	byLabel map[string]*slot
 	// unfinished says that a stop of an earlier process left work. Set by New.
 	unfinished bool
+	// undrained are drains that an earlier process did not finish. Set by New.
+	undrained []StopRequest
 
 	// told is closed once it is saved that everyone must leave: the cluster failed
 	// or is stopping. Every poll waits for it.
@@ -26,6 +29,10 @@ type Cluster struct {
 	stopping chan struct{}
 	// dismantling holds one token: the stop that has it works on [Config.Dispatch].
 	dismantling chan struct{}
+	// ending is closed when Run's context has ended.
+	ending chan struct{}
+	// sooner holds a token if a lease ends earlier than Run knows.
+	sooner chan struct{}
 	// saving holds one token: who has it uses [Config.Journal] and publishes.
 	saving chan struct{}
 
@@ -33,10 +40,16 @@ type Cluster struct {
 	phase      Phase
 	reason     string
 	since      time.Time
-	stoppedAt  time.Time // zero before Stopping
-	stopReason string    // what reason was in Stopping
-	restored   bool      // Dispatch.Restore succeeded after the stop
-	present    int       // slots whose state is Present
+	stoppedAt  time.Time           // zero before Stopping
+	stopReason string              // what reason was in Stopping
+	restored   bool                // Dispatch.Restore succeeded after the stop
+	present    int                 // slots whose state is Present
+	entered    [Rejected + 1]int64 // how often builders entered each state in this process
+	// draining says that the whole cluster is drained: nobody becomes ready. Then why,
+	// and how long builds get to end.
+	draining    bool
+	drainReason string
+	drainFor    time.Duration
 
 	byID        map[uuid.UUID]*slot // holders
 	former      map[uuid.UUID]Former
@@ -69,6 +82,8 @@ func New(cfg Config) (*Cluster, error) {
 		stopping:    make(chan struct{}),
 		dismantling: make(chan struct{}, 1),
 		saving:      make(chan struct{}, 1),
+		sooner:      make(chan struct{}, 1),
+		ending:      make(chan struct{}),
 		reason:      "waiting for the builders",
 		since:       now,
 		revision:    1,
@@ -98,28 +113,54 @@ func New(cfg Config) (*Cluster, error) {
 }
 
 // Run watches over leases and over the time that the quorum has, and finishes a
-// stop that an earlier process began. It returns when ctx ends, with an error only
-// if the cluster's state could not be saved at the end. Call it once.
+// stop or a drain that an earlier process began. It returns when ctx ends, with an
+// error only if the cluster's state could not be saved at the end. Call it once.
 func (c *Cluster) Run(ctx context.Context) error {
 	deadline := time.Now().Add(c.cfg.GatherTimeout)
 	if c.unfinished {
 		c.dismantle(ctx, "")
 	}
+	var draining sync.WaitGroup
+	defer draining.Wait()
+	for _, req := range c.undrained {
+		draining.Go(func() { _, _ = c.Stop(ctx, req) }) // its outcome is in the log
+	}
+	next := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			close(c.ending)
 			return c.commit()
+		case <-c.sooner:
 		case <-timer.C:
-			timer.Reset(time.Until(c.expire(deadline)))
+			if late := time.Since(next); late > c.cfg.grace()/3 {
+				c.forgive(late)
+			}
 		}
+		next = c.expire(deadline)
+		timer.Reset(time.Until(next))
 	}
 }
 
-// expire takes for lost who was silent for a lease, fails the cluster when its
-// quorum is overdue, and returns when to look again. A builder that joins meanwhile
-// expires no earlier: its lease begins then.
+// forgive gives everyone who is there a grace: this process was stopped, or its machine
+// was, and what was sent to it meanwhile waits to be read.
+func (c *Cluster) forgive(late time.Duration) {
+	c.cfg.Log.Warn("this process did not run for a while; nobody is taken for lost because of that", "for", late.Round(time.Millisecond))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	least := time.Now().Add(c.cfg.grace() - c.cfg.Lease)
+	for _, s := range c.slots {
+		if s.heard.Before(least) {
+			s.heard = least
+		}
+		s.broke = time.Time{}
+	}
+}
+
+// expire takes for lost whose lease is over, fails the cluster when its quorum is
+// overdue, and returns when to look again.
 func (c *Cluster) expire(deadline time.Time) (next time.Time) {
 	c.mu.Lock()
 	now := time.Now()
@@ -128,14 +169,15 @@ func (c *Cluster) expire(deadline time.Time) (next time.Time) {
 		if !s.State.Present() {
 			continue
 		}
-		end := s.heard.Add(c.cfg.Lease)
+		end := c.leaseEndLocked(s)
 		if end.After(now) {
 			if end.Before(next) {
 				next = end
 			}
 			continue
 		}
-		c.mustMoveLocked(s, Lost, fmt.Sprintf("silent for %v", now.Sub(s.heard).Round(time.Second/10)))
+		c.mustMoveLocked(s, Lost, s.obituary(now))
+		s.endPollLocked()
 	}
 	if c.phase == Gathering {
 		if !deadline.After(now) {
@@ -151,16 +193,14 @@ func (c *Cluster) expire(deadline time.Time) (next time.Time) {
 
 // overdueLocked says what was missing when the time for the quorum was over.
 func (c *Cluster) overdueLocked() string {
-	ready, quorum := c.countLocked()
-	return fmt.Sprintf("after %v %d of %d builders were ready, %d needed",
-		c.cfg.GatherTimeout, ready, len(c.slots), quorum)
+	return fmt.Sprintf("after %v %s", c.cfg.GatherTimeout, strings.Replace(c.quorumLocked().String(), "are ready", "were ready", 1))
 }
 
 // logEvent writes the event's log line.
 func (c *Cluster) logEvent(e Event) {
 	level := slog.LevelInfo
 	switch e.Type {
-	case ClusterFailed, BuilderLost, BuilderRejected:
+	case ClusterFailed, BuilderLost, BuilderRejected, BuilderCordoned:
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.Int64("event", e.Number)}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +19,14 @@ type Config struct {
 
 	// Label is how the tailnet sanitises a host name. If nil, [strings.ToLower].
 	Label func(string) string
-	// Quorum is how many builders must be ready before builds may start. If zero, all.
+	// Quorum is how many builders must be ready before builds may start. If zero, all,
+	// or as few as SystemQuorum takes.
 	Quorum int
+	// SystemQuorum is how many of them must build for each of these Nix systems.
+	SystemQuorum map[string]int
+	// KeepStrained is whether builders that are short of disk or memory get new builds
+	// all the same.
+	KeepStrained bool
 	// Lease is the silence after which a builder is lost. If zero, [DefaultLease].
 	Lease time.Duration
 	// GatherTimeout is how long to wait for the quorum, from [Cluster.Run] on. If
@@ -48,13 +55,16 @@ const (
 	DefaultEvents          = 1024
 )
 
-// Dispatch is what a stop does to Nix on the coordinator's host. Both methods may
-// be called again after they failed or succeeded.
+// Dispatch is Nix on the coordinator's host, as a stop sees it. Its methods may be
+// called again after they failed or succeeded.
 type Dispatch interface {
 	// Close makes Nix dispatch nothing more: the list of machines is emptied.
 	Close(context.Context) error
 	// Restore makes the host's files as they would be without the cluster.
 	Restore(context.Context) error
+	// Builds returns how many builds run on each builder that has any, by its name in
+	// lower case: those that Nix waits for, their copying included.
+	Builds(context.Context) (map[string]int, error)
 }
 
 // fill checks the configuration, puts the defaults in and returns the label of
@@ -96,12 +106,28 @@ func (cfg *Config) fill() (labels []string, err error) {
 	if cfg.Quorum < 0 || cfg.Quorum > n {
 		return nil, fmt.Errorf("the quorum is %d of %d builders: give 1 to %d, or 0 for all", cfg.Quorum, n, n)
 	}
-	cfg.Quorum = cmp.Or(cfg.Quorum, n)
+	least := n
+	for system, needed := range cfg.SystemQuorum {
+		if err := limits["/offer/systems/*"].text("/system", system); err != nil {
+			return nil, fmt.Errorf("the quorum of system %q: %s", system, err.Why)
+		}
+		if needed < 1 || needed > n {
+			return nil, fmt.Errorf("the quorum of %s is %d of %d builders: give 1 to %d", system, needed, n, n)
+		}
+	}
+	if len(cfg.SystemQuorum) > 0 {
+		least = slices.Max(slices.Collect(maps.Values(cfg.SystemQuorum)))
+	}
+	cfg.SystemQuorum = maps.Clone(cfg.SystemQuorum)
+	cfg.Quorum = cmp.Or(cfg.Quorum, least)
 	return cfg.labels()
 }
 
 // poll is the longest poll: two of three may be lost before the lease is over.
 func (cfg *Config) poll() time.Duration { return cfg.Lease / 3 }
+
+// grace is what a builder gets to call again whose poll broke.
+func (cfg *Config) grace() time.Duration { return cfg.Lease / 3 }
 
 // labels returns what the tailnet makes of each builder's name.
 func (cfg *Config) labels() ([]string, error) {
@@ -129,3 +155,5 @@ type noDispatch struct{}
 
 func (noDispatch) Close(context.Context) error   { return nil }
 func (noDispatch) Restore(context.Context) error { return nil }
+
+func (noDispatch) Builds(context.Context) (map[string]int, error) { return nil, nil }

@@ -27,7 +27,7 @@ func (h *harness) tell(in coordinator.CheckIn, v *coordinator.Vitals) coordinato
 func TestWhatABuilderDidOnlyGrows(t *testing.T) {
 	h := newCluster(t, coordinator.Config{})
 	in := checkIn("b1", uuid.New())
-	none := &coordinator.Vitals{CPUPercent: 50}
+	none := &coordinator.Vitals{CPUPercent: 50, MemoryFreeBytes: 8 << 30}
 	for _, step := range []struct{ told, want *coordinator.Vitals }{
 		{nil, nil},
 		{none, none},

@@ -28,6 +28,8 @@ var (
 	ErrFailed = errors.New("the cluster failed")
 	// ErrRemain: a stop ended with builders that did not leave.
 	ErrRemain = errors.New("builders remain")
+	// ErrEnding: the coordinator's process ends; the next one goes on with the drain.
+	ErrEnding = errors.New("the coordinator's process is ending")
 	// ErrSlow: a subscription was ended because its reader did not keep up.
 	ErrSlow = errors.New("the reader of the events is too slow")
 )

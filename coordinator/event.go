@@ -26,6 +26,8 @@ const (
 
 	BuilderJoined   EventType = "builder.joined"
 	BuilderReady    EventType = "builder.ready"
+	BuilderCordoned EventType = "builder.cordoned"
+	BuilderDraining EventType = "builder.draining"
 	BuilderLost     EventType = "builder.lost"
 	BuilderDeparted EventType = "builder.departed"
 	BuilderRejected EventType = "builder.rejected"

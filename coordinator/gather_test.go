@@ -134,7 +134,7 @@ func TestGatherTimeout(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s is %s: %s", b.Name, b.State, b.Reason))
 		}
 		want := []string{
-			"nix-builder-a1-1 is lost: silent for 45s",
+			"nix-builder-a1-1 is lost: silent for 45s, last heard at 00:00:10Z",
 			"nix-builder-a1-2 is expected: never checked in",
 			"nix-builder-a1-3 is joined: store check: Permission denied (tailscale)",
 			"b4 is rejected: its Nix 2.3 is too old",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -21,7 +22,8 @@ const clusterID = "octo/repo/1234/1"
 // harness is a cluster under test and shorthands for what builders do.
 type harness struct {
 	*coordinator.Cluster
-	t *testing.T
+	t        *testing.T
+	instance sync.Map // by name: the uuid.UUID that join drew
 }
 
 // newCluster makes a cluster whose Run nobody calls.
@@ -37,7 +39,7 @@ func newCluster(t *testing.T, cfg coordinator.Config) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &harness{c, t}
+	return &harness{Cluster: c, t: t}
 }
 
 // start makes a cluster that runs until the test ends, or until the returned
@@ -79,7 +81,7 @@ func checkIn(name string, instance uuid.UUID) coordinator.CheckIn {
 
 // did are the vitals of a builder of which this was seen.
 func did(peak int, busy float64) *coordinator.Vitals {
-	return &coordinator.Vitals{CPUPercent: 50, PeakBuilds: &peak, BusySeconds: &busy}
+	return &coordinator.Vitals{CPUPercent: 50, MemoryFreeBytes: 8 << 30, PeakBuilds: &peak, BusySeconds: &busy}
 }
 
 // node is the node that the tailnet calls name; its id follows from it.
@@ -90,11 +92,53 @@ func node(name string) coordinator.Node {
 // join checks the builder in from the node of its name and returns its id.
 func (h *harness) join(name string) uuid.UUID {
 	h.t.Helper()
-	ticket, _, err := h.CheckIn(context.Background(), node(name), checkIn(name, uuid.New()))
+	instance := uuid.New()
+	h.instance.Store(name, instance)
+	ticket, _, err := h.CheckIn(context.Background(), node(name), checkIn(name, instance))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	return ticket.ID
+}
+
+// renew renews the check-in of a builder with these vitals, if it ever joined.
+func (h *harness) renew(name string, v *coordinator.Vitals) {
+	h.t.Helper()
+	instance, ok := h.instance.Load(name)
+	if !ok {
+		return // it never joined
+	}
+	in := checkIn(name, instance.(uuid.UUID))
+	in.Vitals = v
+	if _, _, err := h.CheckIn(context.Background(), node(name), in); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// drain drains a builder by name in the background, for longer than a test takes. It
+// returns when that has begun, if it ever will.
+func (h *harness) drain(name string) {
+	go h.Stop(context.Background(), coordinator.StopRequest{Drain: 24 * time.Hour, Builders: []string{name}})
+	synctest.Wait()
+}
+
+// silence lets a lease pass in which the builder is not heard and all others are.
+func (h *harness) silence(name string) {
+	for range 4 {
+		for _, b := range h.View().Builders {
+			if b.Name != name && b.State.Present() {
+				h.poll(b.Name, b.ID)
+			}
+		}
+		time.Sleep(coordinator.DefaultLease / 4)
+		synctest.Wait()
+	}
+}
+
+// short are vitals of a builder whose disk is nearly full.
+func short() *coordinator.Vitals {
+	total := int64(100 << 30)
+	return &coordinator.Vitals{CPUPercent: 50, MemoryFreeBytes: 8 << 30, StoreFreeBytes: 9 << 30, StoreTotalBytes: &total, Builds: 2}
 }
 
 // ready is join, and the builder's store answers.
@@ -230,11 +274,20 @@ func (s *script) String() string {
 	return strings.Join(s.lines, "\n")
 }
 
-// dispatch is a Dispatch made of functions.
+// dispatch is a Dispatch made of functions, on which nothing is built.
 type dispatch struct{ close, restore func(context.Context) error }
+
+func (d dispatch) Builds(context.Context) (map[string]int, error) { return nil, nil }
 
 func (d dispatch) Close(ctx context.Context) error   { return d.close(ctx) }
 func (d dispatch) Restore(ctx context.Context) error { return d.restore(ctx) }
+
+// busy is a Dispatch with builds that run, by builder.
+type busy map[string]int
+
+func (busy) Close(context.Context) error                      { return nil }
+func (busy) Restore(context.Context) error                    { return nil }
+func (b busy) Builds(context.Context) (map[string]int, error) { return maps.Clone(b), nil }
 
 func nothing(context.Context) error { return nil }
 

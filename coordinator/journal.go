@@ -22,18 +22,22 @@ const RecordVersion = 1
 // Record is what of a cluster outlives its process. It shares nothing that changes
 // with the cluster. Times are for display: no decision compares them with the clock.
 type Record struct {
-	Version    int          `json:"version"`
-	ID         string       `json:"id"`
-	Phase      Phase        `json:"phase"`
-	Reason     string       `json:"reason"`
-	Since      time.Time    `json:"since"`
-	StoppedAt  time.Time    `json:"stopped_at,omitzero"`
-	StopReason string       `json:"stop_reason,omitempty"`
-	Restored   bool         `json:"restored,omitempty"` // the host's files are as they were
-	Revision   int64        `json:"revision"`           // none higher was shown
-	Event      int64        `json:"event"`              // number of the last event
-	Slots      []SlotRecord `json:"slots"`
-	Former     []Former     `json:"former,omitempty"` // holders that were replaced, oldest first
+	Version    int       `json:"version"`
+	ID         string    `json:"id"`
+	Phase      Phase     `json:"phase"`
+	Reason     string    `json:"reason"`
+	Since      time.Time `json:"since"`
+	StoppedAt  time.Time `json:"stopped_at,omitzero"`
+	StopReason string    `json:"stop_reason,omitempty"`
+	Restored   bool      `json:"restored,omitempty"` // the host's files are as they were
+	// Drain says that the whole cluster is drained, by whom; DrainFor is how long builds
+	// get to end.
+	Drain    string        `json:"drain,omitempty"`
+	DrainFor time.Duration `json:"drain_for_ns,omitempty"`
+	Revision int64         `json:"revision"` // none higher was shown
+	Event    int64         `json:"event"`    // number of the last event
+	Slots    []SlotRecord  `json:"slots"`
+	Former   []Former      `json:"former,omitempty"` // holders that were replaced, oldest first
 }
 
 // SlotRecord is what of one builder's place outlives the process.
@@ -58,6 +62,11 @@ type SlotRecord struct {
 	ReleasedAt    time.Time      `json:"released_at,omitzero"`
 	ReleaseReason string         `json:"release_reason,omitempty"`
 	Missed        bool           `json:"missed,omitempty"` // lost after it was told to leave
+	// DrainReason says that the builder is drained, and by whom; DrainFor is how long its
+	// builds get to end.
+	DrainReason string        `json:"drain_reason,omitempty"`
+	DrainFor    time.Duration `json:"drain_for_ns,omitempty"`
+	Cut         *int          `json:"cut,omitempty"` // builds that ran when it was told to leave; what it points to never changes
 }
 
 // revisionsAhead is how many revisions are reserved with each save, so that not
@@ -133,6 +142,9 @@ func (c *Cluster) recordLocked() Record {
 		Revision: c.reserved, Event: c.event,
 		Slots: make([]SlotRecord, 0, len(c.slots)),
 	}
+	if c.draining {
+		r.Drain, r.DrainFor = c.drainReason, c.drainFor
+	}
 	for _, s := range c.slots {
 		r.Slots = append(r.Slots, s.SlotRecord)
 	}
@@ -158,6 +170,7 @@ func (c *Cluster) resume(r Record, now time.Time) error {
 	c.stoppedAt, c.stopReason, c.restored = r.StoppedAt, r.StopReason, r.Restored
 	c.revision, c.reserved, c.event = r.Revision, r.Revision, r.Event
 	c.ring.last = r.Event
+	c.draining, c.drainReason, c.drainFor = r.Drain != "", r.Drain, r.DrainFor
 	for _, f := range r.Former[max(0, len(r.Former)-maxFormer):] {
 		c.rememberLocked(f)
 	}
@@ -169,6 +182,9 @@ func (c *Cluster) resume(r Record, now time.Time) error {
 		}
 		saved.Name = s.Name
 		s.SlotRecord, s.heard = saved, now
+		if s.State == Cordoned {
+			s.strain = s.Reason // until it tells how it is now
+		}
 		if s.ID != uuid.Nil {
 			c.byID[s.ID] = s
 		}
@@ -183,6 +199,7 @@ func (c *Cluster) resume(r Record, now time.Time) error {
 		close(c.stopping)
 		c.unfinished = !c.restored
 	}
+	c.undrained = c.undrainedLocked()
 	c.bumpLocked()
 	c.settleLocked()
 	return nil

@@ -48,12 +48,15 @@ var limits = map[string]Limit{
 	"/offer/max_jobs":         {Minimum: 1, Maximum: 4096},
 	"/offer/speed_factor":     {Minimum: 1, Maximum: 1000},
 
-	"/vitals/cpu_percent":       {Maximum: 100},
-	"/vitals/memory_free_bytes": {Maximum: maxMemory},
-	"/vitals/store_free_bytes":  {Maximum: maxStore},
-	"/vitals/builds":            {Maximum: 65536},
-	"/vitals/peak_builds":       {Maximum: 65536},
-	"/vitals/busy_seconds":      {Maximum: 1e9},
+	"/vitals/cpu_percent":          {Maximum: 100},
+	"/vitals/memory_free_bytes":    {Maximum: maxMemory},
+	"/vitals/store_free_bytes":     {Maximum: maxStore},
+	"/vitals/builds":               {Maximum: 65536},
+	"/vitals/store_total_bytes":    {Maximum: maxStore},
+	"/vitals/memory_stall_percent": {Maximum: 100},
+	"/vitals/io_stall_percent":     {Maximum: 100},
+	"/vitals/peak_builds":          {Maximum: 65536},
+	"/vitals/busy_seconds":         {Maximum: 1e9},
 }
 
 // patterns are the compiled patterns of limits.
@@ -108,17 +111,16 @@ func (o *Offer) validate() *FieldError {
 }
 
 func (v *Vitals) validate() *FieldError {
-	busy := 0.0
-	if v.BusySeconds != nil {
-		busy = *v.BusySeconds
-	}
 	return first([]*FieldError{
 		fraction("/vitals/cpu_percent", v.CPUPercent),
 		number("/vitals/memory_free_bytes", v.MemoryFreeBytes),
 		number("/vitals/store_free_bytes", v.StoreFreeBytes),
 		number("/vitals/builds", int64(v.Builds)),
 		optional("/vitals/peak_builds", v.PeakBuilds),
-		fraction("/vitals/busy_seconds", busy),
+		optionalFraction("/vitals/busy_seconds", v.BusySeconds),
+		optional("/vitals/store_total_bytes", v.StoreTotalBytes),
+		optionalFraction("/vitals/memory_stall_percent", v.MemoryStallPercent),
+		optionalFraction("/vitals/io_stall_percent", v.IOStallPercent),
 	})
 }
 
@@ -176,7 +178,7 @@ func number(pointer string, value int64) *FieldError {
 }
 
 // optional checks an integer at the pointer that need not be there.
-func optional(pointer string, value *int) *FieldError {
+func optional[T int | int64](pointer string, value *T) *FieldError {
 	if value == nil {
 		return nil
 	}
@@ -191,6 +193,14 @@ func fraction(pointer string, value float64) *FieldError {
 		return &FieldError{pointer, fmt.Sprintf("is %v: give %d to %d", value, l.Minimum, l.Maximum)}
 	}
 	return nil
+}
+
+// optionalFraction checks a number at the pointer that need not be there.
+func optionalFraction(pointer string, value *float64) *FieldError {
+	if value == nil {
+		return nil
+	}
+	return fraction(pointer, *value)
 }
 
 func first(errs []*FieldError) *FieldError {

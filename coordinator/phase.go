@@ -37,12 +37,14 @@ const (
 	Expected   State = iota // never checked in
 	Joined                  // checked in, its store not shown to answer yet
 	StateReady              // its store answered: Nix may use it
+	Cordoned                // as StateReady, but short of something: it gets no new builds
+	Draining                // its builds may end, it gets no new ones, then it is released
 	Lost                    // silent for longer than the lease
 	Departed                // it said that it leaves
 	Rejected                // found unusable, and told to leave
 )
 
-var stateWords = [...]string{"expected", "joined", "ready", "lost", "departed", "rejected"}
+var stateWords = [...]string{"expected", "joined", "ready", "cordoned", "draining", "lost", "departed", "rejected"}
 
 // String is the state's word on the wire.
 func (s State) String() string { return word(stateWords[:], int(s), "state") }
@@ -59,7 +61,11 @@ func (s *State) UnmarshalText(text []byte) error {
 
 // Present reports whether a builder in this state is taken to be there: it has
 // a lease that runs, and a stop waits for it.
-func (s State) Present() bool { return s == Joined || s == StateReady || s == Rejected }
+func (s State) Present() bool { return s == Joined || s.Answered() || s == Rejected }
+
+// Answered reports whether a builder in this state is there and its store has answered:
+// builds may be running on it.
+func (s State) Answered() bool { return s == StateReady || s == Cordoned || s == Draining }
 
 func word(words []string, i int, kind string) string {
 	if i < 0 || i >= len(words) {

@@ -21,7 +21,8 @@ type Teardown struct {
 // already. A wait longer than [Ticket.Poll] is shortened to it.
 //
 // Its arrival renews the builder's lease; that it waits does not. There is one poll
-// an id: a newer one ends the older.
+// an id: a newer one ends the older. A poll that ends because ctx did, before another
+// came, shortens the lease to a third from then on: the builder calls again, or is gone.
 //
 // Errors: [ErrNotYet] when wait is over or a newer poll came, [ErrUnknownBuilder],
 // [ErrReplaced] (also in the middle of the wait), [ErrNotYours], and the cause of
@@ -59,8 +60,11 @@ func (c *Cluster) AwaitTeardown(ctx context.Context, node Node, id uuid.UUID, wa
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.poll == ended {
+	if s.poll == ended && ended != nil {
 		s.poll = nil
+		if ctx.Err() != nil && s.ID == id {
+			c.brokeLocked(s)
+		}
 	}
 	if s.ID != id {
 		return Teardown{}, fmt.Errorf("await teardown of %s: %w", s.Name, ErrReplaced)

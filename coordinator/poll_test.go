@@ -152,7 +152,7 @@ func TestLeaseRenewals(t *testing.T) {
 		h.wantState("b1", coordinator.StateReady)
 		h.wantState("b2", coordinator.Joined)
 		h.wantState("b3", coordinator.Lost)
-		if b := h.builder("b3"); b.Reason != "silent for 45s" || b.Since.Sub(b.JoinedAt) != 45*time.Second || b.LeftAt != b.Since {
+		if b := h.builder("b3"); b.Reason != "silent for 45s, last heard at 00:00:00Z" || b.Since.Sub(b.JoinedAt) != 45*time.Second || b.LeftAt != b.Since {
 			t.Errorf("b3 = %+v, want it lost after exactly its lease", b)
 		}
 	})

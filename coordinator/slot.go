@@ -17,6 +17,12 @@ type slot struct {
 	label string    // what the tailnet makes of Name
 	note  string    // what the last store check said; stands in for Reason while joined
 	heard time.Time // monotonic: arrival of the last poll or check-in
+	// broke is when the connection of a poll ended before its answer, since heard.
+	// Zero if none did.
+	broke time.Time
+	told  time.Time // when Vitals were told; zero if not to this process
+	// strain is what the holder is short of, in words; empty if of nothing.
+	strain string
 	// poll is closed to end the one poll that waits for this slot. Nil if none does.
 	poll chan struct{}
 }
@@ -91,7 +97,7 @@ func (c *Cluster) rememberLocked(f Former) {
 
 // heardLocked renews the lease of the slot's holder and brings it back if it was lost.
 func (c *Cluster) heardLocked(s *slot) {
-	s.heard = time.Now()
+	s.heard, s.broke = time.Now(), time.Time{}
 	if s.State == Lost {
 		c.mustMoveLocked(s, Joined, "heard again; its store must answer anew")
 	}
@@ -108,7 +114,8 @@ func (s *slot) learnVitals(told *Vitals) {
 		vitals.PeakBuilds = greater(vitals.PeakBuilds, s.Vitals.PeakBuilds)
 		vitals.BusySeconds = greater(vitals.BusySeconds, s.Vitals.BusySeconds)
 	}
-	s.Vitals = &vitals
+	s.Vitals, s.told = &vitals, time.Now()
+	s.strain = s.strained()
 }
 
 // greater returns the greater of two values that may be missing.

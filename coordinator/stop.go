@@ -12,6 +12,9 @@ type StopRequest struct {
 	By string // who asks, for the reason that builders and readers see
 	// Wait is how long to wait for departures at most; none if zero or less.
 	Wait time.Duration
+	// Drain is how long builds that run get to end before their builders are told to
+	// leave. If zero or less, they are cut off.
+	Drain time.Duration
 	// Builders are the names to release; the cluster then goes on. If empty, the
 	// whole cluster stops.
 	Builders []string
@@ -22,6 +25,7 @@ type StopReport struct {
 	Phase     Phase
 	StoppedAt time.Time     // when the cluster, or the first of the named builders, was told; zero if not yet
 	Took      time.Duration // how long the call took
+	Cut       int           // builds that ran on these builders when they were told to leave
 	Builders  []Released    // all, or those named, in the order of [Config.Builders]
 	// Faults are what went wrong on the coordinator's own host: machines that could
 	// not be emptied, files not restored, state not saved. They never hold a stop up.
@@ -34,6 +38,7 @@ type Released struct {
 	State  State
 	Reason string
 	Left   bool // it is not there any more, or never was
+	Cut    int  // builds that ran on it when it was told to leave
 	// After is the time from the stop to its departure; nil unless it left because
 	// of the stop.
 	After *time.Duration
@@ -47,30 +52,41 @@ type Released struct {
 // each waits for its own [StopRequest.Wait], and tries again what is left to be
 // restored. Once it began, a stop is carried through, also if ctx ends.
 //
+// With [StopRequest.Drain] builders that are ready first become draining: they get no new
+// builds, and each is released as soon as none runs on it, at the latest when the time is
+// over. A stop without it that comes meanwhile ends the drain at once; so does the
+// shorter of two.
+//
 // A release by name is for good: who checks in under the name later is told to leave.
 // It takes the named out of the quorum: while the cluster gathers, no more builders
 // are waited for than are not released; when none is left the cluster fails.
 //
 // Errors: [ErrRemain] with a full report when someone did not leave in time or fell
 // silent instead; [ErrNotExpected] for a name that is none of the cluster's, and then
-// nothing was released; the cause of ctx's end.
+// nothing was released; [ErrEnding] when [Cluster.Run] ended in the middle of a drain; the
+// cause of ctx's end.
 func (c *Cluster) Stop(ctx context.Context, req StopRequest) (StopReport, error) {
 	began := time.Now()
-	wait, cancel := context.WithTimeout(ctx, max(0, req.Wait))
-	defer cancel()
-
 	by := "requested"
 	if who := oneLine(req.By); who != "" {
 		by += " by " + who
 	}
-	scope := c.slots
-	if len(req.Builders) > 0 {
-		var err error
-		if scope, err = c.release(req.Builders, "release "+by); err != nil {
-			return StopReport{}, fmt.Errorf("release builders: %w", err)
+	scope, err := c.scope(req.Builders)
+	if err != nil {
+		return StopReport{}, fmt.Errorf("release builders: %w", err)
+	}
+	whole := len(req.Builders) == 0
+	if req.Drain > 0 {
+		if err := c.drain(ctx, scope, whole, by, req.Drain); err != nil {
+			return StopReport{}, fmt.Errorf("drain builders: %w", err)
 		}
-	} else {
+	}
+	wait, cancel := context.WithTimeout(ctx, max(0, req.Wait))
+	defer cancel()
+	if whole {
 		c.dismantle(wait, "stop "+by)
+	} else {
+		c.release(scope, "release "+by)
 	}
 	c.awaitGone(wait, scope)
 
@@ -105,6 +121,7 @@ func (c *Cluster) dismantle(ctx context.Context, reason string) {
 	stopping, restored := c.phase >= Stopping, c.restored
 	c.mu.Unlock()
 	if !stopping {
+		c.noteCut(ctx, c.slots)
 		err := c.bounded(ctx, "stop dispatching builds", c.cfg.Dispatch.Close)
 		c.mu.Lock()
 		c.faultClose = err
@@ -143,24 +160,32 @@ func (c *Cluster) bounded(ctx context.Context, what string, f func(context.Conte
 	return err
 }
 
-// release tells the named builders to leave.
-func (c *Cluster) release(names []string, reason string) ([]*slot, error) {
-	c.mu.Lock()
+// scope are the slots of the named builders, or all if none is named.
+func (c *Cluster) scope(names []string) (scope []*slot, err error) {
+	if len(names) == 0 {
+		return c.slots, nil
+	}
 	named := make(map[*slot]bool)
 	for _, name := range names {
 		s, ok := c.byLabel[c.cfg.Label(name)]
 		if !ok {
-			c.mu.Unlock()
 			return nil, fmt.Errorf("%q: %w", name, ErrNotExpected)
 		}
 		named[s] = true
 	}
-	var scope []*slot
 	for _, s := range c.slots {
-		if !named[s] {
-			continue
+		if named[s] {
+			scope = append(scope, s)
 		}
-		scope = append(scope, s)
+	}
+	return scope, nil
+}
+
+// release tells the slots' builders to leave.
+func (c *Cluster) release(scope []*slot, reason string) {
+	c.noteCut(context.Background(), scope)
+	c.mu.Lock()
+	for _, s := range scope {
 		if !s.ReleasedAt.IsZero() || c.phase >= Stopping {
 			continue
 		}
@@ -178,7 +203,6 @@ func (c *Cluster) release(names []string, reason string) ([]*slot, error) {
 	for _, s := range scope {
 		s.endPollLocked()
 	}
-	return scope, nil
 }
 
 // awaitGone waits until none of the slots' holders is there, or ctx ends.
@@ -221,6 +245,10 @@ func (c *Cluster) report(scope []*slot) (report StopReport, remain []string) {
 		if s.LeftAfter != nil {
 			after := *s.LeftAfter
 			r.After = &after
+		}
+		if s.Cut != nil {
+			r.Cut = *s.Cut
+			report.Cut += r.Cut
 		}
 		if !r.Left {
 			remain = append(remain, fmt.Sprintf("%s (%s, silent for %v)", s.Name, s.State, now.Sub(s.heard).Round(time.Second/10)))

@@ -130,8 +130,8 @@ func TestStopWithLostBuilders(t *testing.T) {
 			t.Errorf("Stop took %v, want 40s", after)
 		}
 		want := []coordinator.Released{
-			{Name: "b1", State: coordinator.Lost, Reason: "silent for 45s", Left: true},
-			{Name: "b2", State: coordinator.Lost, Reason: "silent for 45s", Left: false},
+			{Name: "b1", State: coordinator.Lost, Reason: "silent for 45s, last heard at 00:00:00Z", Left: true},
+			{Name: "b2", State: coordinator.Lost, Reason: "silent for 45s, last heard at 00:01:00Z", Left: false},
 			{Name: "b3", State: coordinator.Departed, Reason: "left as it was told to", Left: true, After: took(0)},
 		}
 		if diff := cmp.Diff(want, report.Builders); diff != "" {

@@ -11,7 +11,9 @@ import (
 var transitions = map[State][]State{
 	Expected:   {Joined},
 	Joined:     {Joined, StateReady, Lost, Departed, Rejected},
-	StateReady: {Joined, Lost, Departed, Rejected},
+	StateReady: {Joined, Cordoned, Draining, Lost, Departed, Rejected},
+	Cordoned:   {Joined, StateReady, Draining, Lost, Departed, Rejected},
+	Draining:   {Joined, Lost, Departed},
 	Lost:       {Joined, Departed},
 	Departed:   {Joined},
 	Rejected:   {Joined, Lost, Departed},
@@ -29,6 +31,8 @@ var phaseTransitions = map[Phase][]Phase{
 var stateEvents = map[State]EventType{
 	Joined:     BuilderJoined,
 	StateReady: BuilderReady,
+	Cordoned:   BuilderCordoned,
+	Draining:   BuilderDraining,
 	Lost:       BuilderLost,
 	Departed:   BuilderDeparted,
 	Rejected:   BuilderRejected,
@@ -55,7 +59,9 @@ func (c *Cluster) moveLocked(s *slot, to State, reason string) error {
 		s.ReadyAt, s.LeftAt, s.LeftAfter = time.Time{}, time.Time{}, nil
 		s.MaxJobs, s.SpeedFactor = 0, 0
 	case StateReady:
-		s.ReadyAt = now
+		if s.ReadyAt.IsZero() { // it comes back from being cordoned
+			s.ReadyAt = now
+		}
 	case Lost:
 		s.LeftAt, s.Missed = now, !told.IsZero()
 	case Departed:
@@ -72,6 +78,7 @@ func (c *Cluster) moveLocked(s *slot, to State, reason string) error {
 		c.present++
 	}
 	s.State, s.Reason, s.Since, s.note = to, reason, now, ""
+	c.entered[to]++
 	c.emitLocked(Event{
 		Type: stateEvents[to], Builder: s.Name,
 		From: from.String(), To: to.String(), Reason: reason,
@@ -100,39 +107,25 @@ func (c *Cluster) moveClusterLocked(to Phase, reason string) {
 }
 
 // settleLocked lets the cluster follow its builders: a quorum that is met makes it
-// ready, a quorum that can't be met any more fails it, and the last builder to go
-// ends its stop.
+// ready, a quorum that can't be met any more fails it, strained builders are cordoned
+// while others can take their builds, and the last builder to go ends its stop.
 func (c *Cluster) settleLocked() {
 	switch c.phase {
 	case Gathering:
-		ready, quorum := c.countLocked()
+		q := c.quorumLocked()
 		switch {
-		case quorum == 0:
+		case q.needed == 0:
 			c.moveClusterLocked(Failed, "every builder was released before one was needed")
-		case ready >= quorum:
-			c.moveClusterLocked(Ready, fmt.Sprintf("%d of %d builders are ready, %d needed", ready, len(c.slots), quorum))
+		case q.met():
+			c.moveClusterLocked(Ready, q.String())
 		}
+	case Ready:
+		c.balanceLocked()
 	case Stopping:
 		if c.present == 0 {
 			c.moveClusterLocked(Stopped, c.partingLocked())
 		}
 	}
-}
-
-// countLocked returns how many builders count for the quorum, and the quorum as
-// releases have left it: no more than are not released.
-func (c *Cluster) countLocked() (ready, quorum int) {
-	left := 0
-	for _, s := range c.slots {
-		if !s.ReleasedAt.IsZero() {
-			continue
-		}
-		left++
-		if s.State == StateReady {
-			ready++
-		}
-	}
-	return ready, min(c.cfg.Quorum, left)
 }
 
 // partingLocked says how the builders went.

@@ -2,16 +2,17 @@ package coordinator
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 )
 
 // Verified notes that the joined builder's store answered and that Nix may send it
 // up to maxJobs builds at a time and takes it to be speedFactor times as fast as the
-// slowest. For a ready builder it sets both anew.
+// slowest. For a ready or cordoned builder it sets both anew.
 //
 // Errors: [ErrUnknownBuilder], [ErrReplaced], [ErrNotJoined] (lost, departed,
-// rejected or released meanwhile), [ErrFailed], [ErrStopping].
+// rejected, drained or released meanwhile), [ErrFailed], [ErrStopping].
 func (c *Cluster) Verified(id uuid.UUID, maxJobs, speedFactor int) error {
 	c.mu.Lock()
 	err := c.verifiedLocked(id, maxJobs, speedFactor)
@@ -37,8 +38,10 @@ func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs, speedFactor int) error {
 		return ErrFailed
 	case !s.ReleasedAt.IsZero():
 		return fmt.Errorf("%w: it is released", ErrNotJoined)
+	case c.draining || s.DrainReason != "":
+		return fmt.Errorf("%w: it is drained", ErrNotJoined)
 	}
-	if s.State == StateReady {
+	if s.State == StateReady || s.State == Cordoned {
 		if s.MaxJobs != maxJobs || s.SpeedFactor != speedFactor {
 			s.MaxJobs, s.SpeedFactor = maxJobs, speedFactor
 			c.edits++
@@ -47,11 +50,11 @@ func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs, speedFactor int) error {
 		}
 		return nil
 	}
-	if err := c.moveLocked(s, StateReady, "its store answered"); err != nil {
-		return err
+	if !slices.Contains(transitions[s.State], StateReady) {
+		return fmt.Errorf("%w: it is %s", ErrNotJoined, s.State)
 	}
 	s.MaxJobs, s.SpeedFactor = maxJobs, speedFactor
-	return nil
+	return c.moveLocked(s, StateReady, "its store answered")
 }
 
 // Note shows why the joined builder is not ready yet, as its reason in views. It

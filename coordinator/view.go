@@ -17,8 +17,11 @@ type View struct {
 	Revision int64     // grows with every change, also over restarts
 	Event    int64     // number of the last event
 	Quorum   int       // builders that must be ready before builds may start
-	Lease    time.Duration
-	Builders []Builder // in the order of [Config.Builders]
+	// SystemQuorum is how many of them must build for each of these systems; nil if it
+	// does not matter.
+	SystemQuorum map[string]int
+	Lease        time.Duration
+	Builders     []Builder // in the order of [Config.Builders]
 }
 
 // Builder is one builder in a [View]. Of a builder that left or was lost, what it
@@ -82,6 +85,13 @@ func (c *Cluster) Await(ctx context.Context, after int64, wait time.Duration) Vi
 	}
 }
 
+// Entered returns how often builders entered the state since this process began.
+func (c *Cluster) Entered(s State) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entered[s]
+}
+
 // changedLocked returns a channel that is closed at the next change.
 func (c *Cluster) changedLocked() <-chan struct{} {
 	if c.changed == nil {
@@ -109,11 +119,17 @@ func (c *Cluster) bumpLocked() {
 }
 
 func (c *Cluster) viewLocked() View {
-	_, quorum := c.countLocked()
+	q := c.quorumLocked()
 	v := View{
 		ID: c.cfg.ID, Phase: c.phase, Reason: c.reason, Since: utc(c.since),
-		Revision: c.revision, Event: c.event, Quorum: quorum, Lease: c.cfg.Lease,
+		Revision: c.revision, Event: c.event, Quorum: q.needed, Lease: c.cfg.Lease,
 		Builders: make([]Builder, 0, len(c.slots)),
+	}
+	for _, part := range q.systems {
+		if v.SystemQuorum == nil {
+			v.SystemQuorum = make(map[string]int)
+		}
+		v.SystemQuorum[part.system] = part.needed
 	}
 	now := time.Now()
 	for _, s := range c.slots {
