@@ -1,5 +1,13 @@
 package nix
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
+)
+
 // What follows lets tests feed parsers with recordings of systems they don't run on.
 
 var ParseBuildUsers = parseBuildUsers
@@ -38,3 +46,17 @@ func CountBuilds(group, groups, passwd string, table []Process) (int, error) {
 	}
 	return countBuilds(users, all), nil
 }
+
+// FindLinks finds the links of a user's hooks in what ps printed: by the pid of ssh, the
+// builder and then the pids of what ssh started.
+func FindLinks(out string, uid int) map[int]string {
+	links := map[int]string{}
+	for pid, l := range findLinks(parseCommands(out), uid) {
+		slices.Sort(l.helpers)
+		links[pid] = strings.TrimSpace(l.builder + " " + strings.Trim(fmt.Sprint(l.helpers), "[]"))
+	}
+	return links
+}
+
+// Helpers are what the link's ssh started.
+func (l Link) Helpers() []proc.ID { return l.helpers }

@@ -37,3 +37,22 @@ func parsePS(out string) (buildUsers, []process) {
 	}
 	return users, all
 }
+
+// parseCommands reads ps' output, whose columns are pid, ppid, uid and args. Words of a
+// command that have spaces fall apart; those that links are known by have none.
+func parseCommands(out string) []command {
+	var all []command
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			continue
+		}
+		pid, err1 := strconv.Atoi(fields[0])
+		parent, err2 := strconv.Atoi(fields[1])
+		uid, err3 := strconv.Atoi(fields[2])
+		if err1 == nil && err2 == nil && err3 == nil {
+			all = append(all, command{pid: pid, parent: parent, uid: uid, argv: fields[3:]})
+		}
+	}
+	return all
+}
