@@ -63,7 +63,7 @@ func DefaultPolicy() (Policy, error) {
 // ParsePolicy reads a policy file: JSON with comments and trailing commas. A
 // section or a field that the lab would silently not honour is an error.
 func ParsePolicy(text []byte) (Policy, error) {
-	std, err := hujson.Standardize(text)
+	std, err := hujson.Standardize(bytes.Clone(text)) // it writes to what it is given
 	if err != nil {
 		return Policy{}, fmt.Errorf("parse policy: %w", err)
 	}
