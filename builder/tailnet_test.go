@@ -93,7 +93,7 @@ func TestOverTailnet(t *testing.T) {
 					}
 					return found, err
 				},
-				Transport: client.Transport(),
+				Transport: client.Transport(0),
 				Offer:     func(context.Context) (apiclient.Offer, error) { return offer(), nil },
 				Vitals:    func(context.Context) (apiclient.Vitals, error) { return apiclient.Vitals{}, nil },
 			})

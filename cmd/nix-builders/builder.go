@@ -75,7 +75,7 @@ func (a *app) serveBuilds(ctx context.Context, client *tailnet.Client) error {
 		Name:         a.set.Tailnet.Hostname,
 		Label:        tailnet.SanitizeHostname,
 		Coordinators: b.coordinators,
-		Transport:    client.Transport(),
+		Transport:    client.Transport(time.Duration(a.set.Cluster.Lease)),
 		Offer:        b.offer,
 		Vitals:       b.vitals,
 		Builds:       b.builds.Count,

@@ -109,8 +109,10 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	if err != nil {
 		return err
 	}
+	lease := time.Duration(a.set.Cluster.Lease)
 	ln, err := client.Listen(ctx, tailnet.ListenConfig{
 		Port: int(a.set.Cluster.Port), ControlSocket: d.Path("control.sock"), GID: jobGroup(),
+		Silence: lease,
 	})
 	if err != nil {
 		return err
@@ -124,7 +126,11 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 		Hosts:          ln.Hosts,
 		Contract:       contract.OpenAPI,
 		Log:            a.log,
-		Limits:         httpapi.Limits{Close: lastWords},
+		Limits: httpapi.Limits{
+			Close: lastWords,
+			Idle:  lease * 2 / 3,                // after a poll, that makes a lease
+			Alive: min(lease/3, 15*time.Second), // a reader can tell silence as a builder can
+		},
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())

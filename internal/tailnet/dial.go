@@ -1,6 +1,7 @@
 package tailnet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -19,6 +20,11 @@ const dialTimeout = 10 * time.Second
 // Dial connects to an address of the tailnet, HOST:PORT with a decimal port. In
 // userspace networking tailscaled dials for us. An attempt takes 10 s at most.
 func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return c.dial(ctx, new(net.Dialer), network, addr)
+}
+
+// dial is Dial by way of d where the host itself connects.
+func (c *Client) dial(ctx context.Context, d *net.Dialer, network, addr string) (net.Conn, error) {
 	attempt, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	self, err := c.memo(attempt)
@@ -30,7 +36,7 @@ func (c *Client) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 		c.meet(attempt, ap.Addr())
 	}
 	if !self.userspace {
-		return new(net.Dialer).DialContext(attempt, network, addr)
+		return d.DialContext(attempt, network, addr)
 	}
 	host, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -84,12 +90,19 @@ func (c *dialedConn) Close() error {
 // Transport carries HTTP to peers. It keeps few connections and never uses a
 // proxy. Requests must bound themselves by their context: a peer that is gone
 // without a word looks like one that is slow.
-func (c *Client) Transport() *http.Transport {
+//
+// No connection stays longer than quiet when nothing is heard on it, used or not; in
+// userspace networking none that is not used. If quiet is zero, 90 s.
+func (c *Client) Transport(quiet time.Duration) *http.Transport {
+	quiet = cmp.Or(quiet, 90*time.Second)
+	d := &net.Dialer{KeepAliveConfig: silence(quiet).keepAlive(), Control: silence(quiet).control}
 	return &http.Transport{
-		DialContext:            c.Dial,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return c.dial(ctx, d, network, addr)
+		},
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    2,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        quiet,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }

@@ -27,6 +27,10 @@ type ListenConfig struct {
 	// file that a dead process left is replaced. If empty, there is none.
 	ControlSocket string
 	GID           int // group of ControlSocket; negative: that of the process
+	// Silence is how long a peer may be silent before its connections are ended. If
+	// zero, they are left to the kernel. In userspace networking it holds between
+	// tailscaled and this process alone: what is dead behind tailscaled is not seen.
+	Silence time.Duration
 }
 
 // Listening is where this host takes calls from the tailnet and from itself.
@@ -82,6 +86,11 @@ func (c *Client) Listen(ctx context.Context, cfg ListenConfig) (_ *Listening, er
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on the tailnet: %w", err)
+	}
+	if cfg.Silence > 0 {
+		for i, ln := range l.Tailnet {
+			l.Tailnet[i] = silentListener{ln, silence(cfg.Silence)}
+		}
 	}
 	if cfg.ControlSocket != "" {
 		ln, err := listenControl(cfg.ControlSocket, cfg.GID)

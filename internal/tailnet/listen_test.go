@@ -51,7 +51,7 @@ func TestListenUserspace(t *testing.T) {
 		_, err := builder.Peer(t.Context(), self.ID)
 		return err == nil
 	})
-	peer := &http.Client{Transport: builder.Transport()}
+	peer := &http.Client{Transport: builder.Transport(0)}
 	for _, ip := range self.IPs { // IPv6 must not end at the door on ::1
 		for range 20 { // a new connection each: the registration is late
 			peer.CloseIdleConnections()

@@ -159,7 +159,7 @@ func TestIdentities(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, c := node(t, s, tt.hostname, tt.tags...)
-		caller, status := who(t, &http.Client{Transport: c.Transport()}, url)
+		caller, status := who(t, &http.Client{Transport: c.Transport(0)}, url)
 		if status != http.StatusOK {
 			t.Errorf("%s: status %d", tt.hostname, status)
 			continue

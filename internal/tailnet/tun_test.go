@@ -86,7 +86,7 @@ func TestListenTUN(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for _, transport := range []http.RoundTripper{&http.Transport{DisableKeepAlives: true}, coord.Transport()} {
+	for _, transport := range []http.RoundTripper{&http.Transport{DisableKeepAlives: true}, coord.Transport(0)} {
 		for _, ip := range self.IPs {
 			caller, status := who(t, &http.Client{Transport: transport}, "http://"+net.JoinHostPort(ip.String(), base.Port()))
 			if status != http.StatusOK || !caller.Self || caller.ID != self.ID || !slices.Equal(caller.Tags, []string{coordinatorTag}) {
@@ -99,7 +99,7 @@ func TestListenTUN(t *testing.T) {
 		_, err := builder.Peer(t.Context(), self.ID)
 		return err == nil
 	})
-	if caller, status := who(t, &http.Client{Transport: builder.Transport()}, l.Base); status != http.StatusOK || caller.Self || caller.Name != "one" {
+	if caller, status := who(t, &http.Client{Transport: builder.Transport(0)}, l.Base); status != http.StatusOK || caller.Self || caller.Name != "one" {
 		t.Errorf("a peer: %d %+v", status, caller)
 	}
 	for _, host := range []string{"127.0.0.1", "10.77.0.1"} {
