@@ -212,7 +212,7 @@ func (a *Agent) depart(ctx context.Context, c *claim, within time.Duration, reas
 		if err == nil {
 			return nil
 		}
-		if p, ok := errors.AsType[*apiclient.ProblemError](err); ok && p.Status < 500 && p.Slug != "" {
+		if p, ok := errors.AsType[*apiclient.ProblemError](err); ok && p.Status < 500 && p.Slug != "" && p.Slug != problem.TooManyRequests {
 			return err
 		}
 		if pauses.wait(ctx) != nil {

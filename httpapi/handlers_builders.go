@@ -16,6 +16,9 @@ const defaultPoll = 15
 
 func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() { s.metrics.checkedIn(err) }()
+	if err := s.nodes.checkIn(callerOf(r)); err != nil {
+		return err
+	}
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -47,6 +48,9 @@ func (s *Server) router() chi.Router {
 func (s *Server) handle(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
+			if _, ok := errors.AsType[excess](err); ok {
+				hold(w, r)
+			}
 			s.render(w, r, err)
 		}
 	}

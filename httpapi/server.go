@@ -62,6 +62,9 @@ type Limits struct {
 	ConnsPerAddr int // connections from one address, unless it is the loopback; 128
 	PerNode      int // requests of one node at a time; 64
 	Streams      int // event streams of one node at a time; 4
+	Calls        int // calls of one node a second, four times as many at once; 50
+	CheckIns     int // check-ins of one node a second, 16 times as many at once; 1
+	Lines        int // lines of the log a second but for debug, ten times as many at once; 20
 }
 
 func (l Limits) orDefault() Limits {
@@ -77,6 +80,9 @@ func (l Limits) orDefault() Limits {
 		ConnsPerAddr: cmp.Or(l.ConnsPerAddr, 128),
 		PerNode:      cmp.Or(l.PerNode, 64),
 		Streams:      cmp.Or(l.Streams, 4),
+		Calls:        cmp.Or(l.Calls, 50),
+		CheckIns:     cmp.Or(l.CheckIns, 1),
+		Lines:        cmp.Or(l.Lines, 20),
 	}
 }
 
@@ -121,10 +127,11 @@ func New(cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.log = slog.New(fewLines(s.log.Handler(), s.limits.Lines))
 	for _, host := range cfg.Hosts {
 		s.hosts[canonicalHost(host)] = true
 	}
-	s.nodes = newNodes(s.limits.PerNode, s.limits.Streams)
+	s.nodes = newNodes(s.limits)
 	var err error
 	if s.metrics, err = newMetrics(cfg.Cluster, cfg.Collectors); err != nil {
 		return nil, fmt.Errorf("serve a cluster: %w", err)

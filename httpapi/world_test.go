@@ -126,6 +126,7 @@ func newServer(t *testing.T, cluster *coordinator.Cluster, options ...func(*http
 		Hosts:    []string{"nix-coordinator", "nix-coordinator.tn.test"},
 		Contract: contract.OpenAPI,
 		Log:      slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Limits:   httpapi.Limits{Calls: 1000, CheckIns: 1000}, // what they bound has tests of its own
 	}
 	for _, option := range options {
 		option(&cfg)

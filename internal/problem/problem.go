@@ -67,7 +67,7 @@ func Kinds() []Kind {
 		{UnsupportedMediaType, 415, "The request's body is not JSON"},
 		{Misdirected, 421, "The request is for another host"},
 		{Invalid, 422, "A value can't be"},
-		{TooManyRequests, 429, "This node has too many requests open"},
+		{TooManyRequests, 429, "This node makes too many requests"},
 		{TooManyStreams, 429, "This node has too many event streams open"},
 		{Internal, 500, "The server failed"},
 		{Unavailable, 503, "The server can't tell who calls"},
