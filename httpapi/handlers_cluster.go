@@ -25,7 +25,7 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(w, r); err != nil {
 		return err
 	}
-	q, err := parseQuery(r, "wait", "builder...")
+	q, err := parseQuery(r, "wait", "drain", "builder...")
 	if err != nil {
 		return err
 	}
@@ -33,15 +33,19 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	drainSeconds, err := q.integer("drain", 0, MaxDrain, 0)
+	if err != nil {
+		return err
+	}
 	names := q.values["builder"]
 	if len(names) > MaxReleases {
 		return &refusal{problem.Malformed, "too many names", "builder"}
 	}
-	wait := time.Duration(seconds) * time.Second
-	s.answerWithin(w, wait+hostTime)
+	wait, drain := time.Duration(seconds)*time.Second, time.Duration(drainSeconds)*time.Second
+	s.answerWithin(w, drain+wait+hostTime)
 
 	report, err := s.cluster.Stop(r.Context(), coordinator.StopRequest{
-		By: callerOf(r).String(), Wait: wait, Builders: names,
+		By: callerOf(r).String(), Wait: wait, Drain: drain, Builders: names,
 	})
 	switch {
 	case errors.Is(err, coordinator.ErrRemain):

@@ -128,6 +128,7 @@ func (m *metrics) stopped(took time.Duration, outcome string) {
 type clusterCollector struct {
 	cluster                                *coordinator.Cluster
 	phase, builders, quorum, events, slots *prometheus.Desc
+	transitions                            *prometheus.Desc
 }
 
 func newClusterCollector(c *coordinator.Cluster) clusterCollector {
@@ -135,17 +136,18 @@ func newClusterCollector(c *coordinator.Cluster) clusterCollector {
 		return prometheus.NewDesc("nix_builders_"+name, help, labels, nil)
 	}
 	return clusterCollector{
-		cluster:  c,
-		phase:    desc("cluster_phase", "1 for the phase that the cluster is in, 0 for the others.", "phase"),
-		builders: desc("builders", "Builders by state.", "state"),
-		quorum:   desc("quorum", "Builders that must be ready before builds start."),
-		events:   desc("events_total", "Events since the cluster began."),
-		slots:    desc("slots", "Builds at a time that Nix may send to the builders that are ready."),
+		cluster:     c,
+		phase:       desc("cluster_phase", "1 for the phase that the cluster is in, 0 for the others.", "phase"),
+		builders:    desc("builders", "Builders by state.", "state"),
+		quorum:      desc("quorum", "Builders that must be ready before builds start."),
+		events:      desc("events_total", "Events since the cluster began."),
+		transitions: desc("builder_transitions_total", "How often builders entered each state since this server began.", "state"),
+		slots:       desc("slots", "Builds at a time that Nix may send to the builders that are ready."),
 	}
 }
 
 func (c clusterCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.phase, c.builders, c.quorum, c.events, c.slots} {
+	for _, d := range []*prometheus.Desc{c.phase, c.builders, c.quorum, c.events, c.slots, c.transitions} {
 		out <- d
 	}
 }
@@ -172,6 +174,7 @@ func (c clusterCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for st := coordinator.Expected; st <= coordinator.Rejected; st++ {
 		gauge(c.builders, count[st], st.String())
+		out <- prometheus.MustNewConstMetric(c.transitions, prometheus.CounterValue, float64(c.cluster.Entered(st)), st.String())
 	}
 	gauge(c.quorum, view.Quorum)
 	gauge(c.slots, slots)

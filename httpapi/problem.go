@@ -44,6 +44,7 @@ func known() []struct {
 		{coordinator.ErrReplaced, problem.Replaced},
 		{coordinator.ErrUnknownBuilder, problem.UnknownBuilder},
 		{coordinator.ErrRemain, problem.BuildersRemain},
+		{coordinator.ErrEnding, problem.Unavailable},
 		{errEnding, problem.Unavailable},
 	}
 }

@@ -15,8 +15,9 @@ import (
 
 // Bounds of the contract's parameters.
 const (
-	MaxWait     = 300 // seconds; of every call that waits
-	MaxReleases = 256 // names in one stop-nix-builders
+	MaxWait     = 300   // seconds; of every call that waits
+	MaxReleases = 256   // names in one stop-nix-builders
+	MaxDrain    = 21600 // seconds that a stop lets builds end
 )
 
 // query holds a request's parameters, each of which its call knows.

@@ -33,6 +33,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		},
 		Check:       programs.CheckStore,
 		Restart:     daemon.Restart,
+		Links:       nix.Links,
 		MaxJobs:     a.set.Cluster.MaxJobs,
 		SpeedFactor: a.set.Cluster.SpeedFactor,
 		Log:         a.log,

@@ -25,6 +25,8 @@ const (
 
 	// maxWait is the longest wait that the contract lets a caller ask for.
 	maxWait = 300 * time.Second
+	// maxDrain is the longest time that it lets builds have to end.
+	maxDrain = 6 * time.Hour
 
 	// maxAnswer bounds what is read of an answer: a cluster of 256 builders that all
 	// offer as much as the contract allows takes about 6 MiB.
@@ -110,10 +112,19 @@ func (a *API) Depart(ctx context.Context, id uuid.UUID, d Departure) error {
 // It returns when they have left or wait, at most 300 s, has passed. When some remain the
 // error is problem.BuildersRemain and the report is there all the same.
 func (a *API) Stop(ctx context.Context, wait time.Duration, names ...string) (StopReport, error) {
+	return a.Drain(ctx, 0, wait, names...)
+}
+
+// Drain is Stop, but builds that run get so long to end first, 6 h at most.
+func (a *API) Drain(ctx context.Context, drain, wait time.Duration, names ...string) (StopReport, error) {
 	wait = wholeSeconds(wait)
-	ctx, cancel := context.WithTimeout(ctx, wait+stopTime)
+	drain = min(max(drain, 0), maxDrain).Truncate(time.Second)
+	ctx, cancel := context.WithTimeout(ctx, drain+wait+stopTime)
 	defer cancel()
 	params := &StopNixBuildersParams{Wait: new(int(wait / time.Second))}
+	if drain > 0 {
+		params.Drain = new(int(drain / time.Second))
+	}
 	if len(names) > 0 {
 		params.Builder = &names
 	}

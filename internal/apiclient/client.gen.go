@@ -22,7 +22,9 @@ import (
 
 // Defines values for BuilderState.
 const (
+	BuilderStateCordoned BuilderState = "cordoned"
 	BuilderStateDeparted BuilderState = "departed"
+	BuilderStateDraining BuilderState = "draining"
 	BuilderStateExpected BuilderState = "expected"
 	BuilderStateJoined   BuilderState = "joined"
 	BuilderStateLost     BuilderState = "lost"
@@ -33,7 +35,11 @@ const (
 // Valid indicates whether the value is a known member of the BuilderState enum.
 func (e BuilderState) Valid() bool {
 	switch e {
+	case BuilderStateCordoned:
+		return true
 	case BuilderStateDeparted:
+		return true
+	case BuilderStateDraining:
 		return true
 	case BuilderStateExpected:
 		return true
@@ -76,7 +82,9 @@ func (e DepartureReason) Valid() bool {
 
 // Defines values for EventType.
 const (
+	BuilderCordoned EventType = "builder.cordoned"
 	BuilderDeparted EventType = "builder.departed"
+	BuilderDraining EventType = "builder.draining"
 	BuilderJoined   EventType = "builder.joined"
 	BuilderLost     EventType = "builder.lost"
 	BuilderReady    EventType = "builder.ready"
@@ -91,7 +99,11 @@ const (
 // Valid indicates whether the value is a known member of the EventType enum.
 func (e EventType) Valid() bool {
 	switch e {
+	case BuilderCordoned:
+		return true
 	case BuilderDeparted:
+		return true
+	case BuilderDraining:
 		return true
 	case BuilderJoined:
 		return true
@@ -195,8 +207,14 @@ type Builder struct {
 	Since         time.Time `json:"since"`
 
 	// SpeedFactor How fast Nix takes it to be beside the others; absent until it was ready.
-	SpeedFactor *int         `json:"speed_factor,omitempty"`
-	State       BuilderState `json:"state"`
+	SpeedFactor *int `json:"speed_factor,omitempty"`
+
+	// State expected: never checked in; joined: checked in, its store has not answered yet; ready:
+	// Nix may send it builds; cordoned: as ready, but short of disk or memory, so it gets no
+	// new builds until it has room again; draining: its builds may end, it gets no new ones
+	// and is then released; lost: silent for longer than the lease; departed: it left;
+	// rejected: of no use, and told to leave.
+	State BuilderState `json:"state"`
 
 	// Vitals How the builder's host is, or was when it last told: what is known of a builder that
 	// left or was lost stays. `peak_builds` and `busy_seconds` tell what it did since the
@@ -206,7 +224,11 @@ type Builder struct {
 	Vitals *Vitals `json:"vitals,omitempty"`
 }
 
-// BuilderState defines model for BuilderState.
+// BuilderState expected: never checked in; joined: checked in, its store has not answered yet; ready:
+// Nix may send it builds; cordoned: as ready, but short of disk or memory, so it gets no
+// new builds until it has room again; draining: its builds may end, it gets no new ones
+// and is then released; lost: silent for longer than the lease; departed: it left;
+// rejected: of no use, and told to leave.
 type BuilderState string
 
 // CheckIn defines model for CheckIn.
@@ -248,6 +270,9 @@ type Cluster struct {
 	// Revision Grows with every change.
 	Revision int64     `json:"revision"`
 	Since    time.Time `json:"since"`
+
+	// SystemQuorum How many of them must build for each of these Nix systems; absent if it does not matter.
+	SystemQuorum *map[string]int `json:"system_quorum,omitempty"`
 }
 
 // Departure defines model for Departure.
@@ -358,13 +383,22 @@ type Released struct {
 	// AfterSeconds From the stop to its departure; absent unless it left because of the stop.
 	AfterSeconds *float64 `json:"after_seconds,omitempty"`
 
+	// BuildsCut Builds that ran on it when it was told to leave; absent if none did.
+	BuildsCut *int `json:"builds_cut,omitempty"`
+
 	// Left It is not there any more, or never was.
 	Left bool `json:"left"`
 
 	// Name A host name as the workflow gave it, before the tailnet sanitises it.
-	Name   Name         `json:"name"`
-	Reason string       `json:"reason"`
-	State  BuilderState `json:"state"`
+	Name   Name   `json:"name"`
+	Reason string `json:"reason"`
+
+	// State expected: never checked in; joined: checked in, its store has not answered yet; ready:
+	// Nix may send it builds; cordoned: as ready, but short of disk or memory, so it gets no
+	// new builds until it has room again; draining: its builds may end, it gets no new ones
+	// and is then released; lost: silent for longer than the lease; departed: it left;
+	// rejected: of no use, and told to leave.
+	State BuilderState `json:"state"`
 }
 
 // StopProblem defines model for StopProblem.
@@ -387,6 +421,9 @@ type StopProblem struct {
 // StopReport defines model for StopReport.
 type StopReport struct {
 	Builders []Released `json:"builders"`
+
+	// BuildsCut Builds that ran on these builders when they were told to leave; absent if none did.
+	BuildsCut *int `json:"builds_cut,omitempty"`
 
 	// Faults What went wrong on the coordinator's own host, such as a file that could not be
 	// restored; absent if nothing did. It never holds the stop up.
@@ -437,13 +474,23 @@ type Vitals struct {
 	// BusySeconds Build time that was seen: the seconds that each build ran, summed over all builds.
 	// Two builds side by side for a minute are 120. It is no CPU time. Absent if nobody
 	// looked.
-	BusySeconds     *float64 `json:"busy_seconds,omitempty"`
-	CpuPercent      float64  `json:"cpu_percent"`
+	BusySeconds *float64 `json:"busy_seconds,omitempty"`
+	CpuPercent  float64  `json:"cpu_percent"`
+
+	// IoStallPercent The same for the disk.
+	IoStallPercent  *float64 `json:"io_stall_percent,omitempty"`
 	MemoryFreeBytes int64    `json:"memory_free_bytes"`
+
+	// MemoryStallPercent Share of the last 10 s in which all that wanted to run waited for memory (Linux'
+	// pressure stall information, `full`); absent where the system does not tell.
+	MemoryStallPercent *float64 `json:"memory_stall_percent,omitempty"`
 
 	// PeakBuilds The most builds that were seen running at a time; absent if nobody looked.
 	PeakBuilds     *int  `json:"peak_builds,omitempty"`
 	StoreFreeBytes int64 `json:"store_free_bytes"`
+
+	// StoreTotalBytes Size of the file system that /nix lies on; absent if not told.
+	StoreTotalBytes *int64 `json:"store_total_bytes,omitempty"`
 }
 
 // WebhookPayload defines model for WebhookPayload.
@@ -505,6 +552,9 @@ type StreamEventsParams struct {
 type StopNixBuildersParams struct {
 	// Wait Seconds to wait for departures at most.
 	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
+
+	// Drain Seconds that builds which run get to end before they are cut off.
+	Drain *int `form:"drain,omitempty" json:"drain,omitempty"`
 
 	// Builder Release only this builder, by its name; may be repeated.
 	Builder *[]Name `form:"builder,omitempty" json:"builder,omitempty"`
@@ -705,7 +755,12 @@ type ClientInterface interface {
 	//
 	// Stops the cluster: no new builds are dispatched, every long poll ends, and the
 	// answer comes when all builders have left or `wait` seconds have passed. Takes no
-	// body. Stopping a stopped cluster waits for whoever has not left yet.
+	// body. Stopping a stopped cluster waits for whoever has not left yet. Builds that
+	// run on the builders are cut off, and counted in `builds_cut`.
+	//
+	// With `drain` they may end first: for so many seconds at most builders get no new
+	// builds, and each is released as soon as none runs on it. The answer comes after the
+	// drain and the wait for departures. A stop without `drain` meanwhile ends it.
 	//
 	// With `builder`, only the named builders are released and the cluster goes on.
 	//
@@ -913,7 +968,12 @@ func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn)
 //
 // Stops the cluster: no new builds are dispatched, every long poll ends, and the
 // answer comes when all builders have left or `wait` seconds have passed. Takes no
-// body. Stopping a stopped cluster waits for whoever has not left yet.
+// body. Stopping a stopped cluster waits for whoever has not left yet. Builds that
+// run on the builders are cut off, and counted in `builds_cut`.
+//
+// With `drain` they may end first: for so many seconds at most builders get no new
+// builds, and each is released as soon as none runs on it. The answer comes after the
+// drain and the wait for departures. A stop without `drain` meanwhile ends it.
 //
 // With `builder`, only the named builders are released and the cluster goes on.
 //
@@ -1307,6 +1367,18 @@ func NewStopNixBuildersRequest(server string, params *StopNixBuildersParams) (*h
 
 		}
 
+		if params.Drain != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "drain", *params.Drain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Builder != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "builder", *params.Builder, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
@@ -1489,7 +1561,12 @@ type ClientWithResponsesInterface interface {
 	//
 	// Stops the cluster: no new builds are dispatched, every long poll ends, and the
 	// answer comes when all builders have left or `wait` seconds have passed. Takes no
-	// body. Stopping a stopped cluster waits for whoever has not left yet.
+	// body. Stopping a stopped cluster waits for whoever has not left yet. Builds that
+	// run on the builders are cut off, and counted in `builds_cut`.
+	//
+	// With `drain` they may end first: for so many seconds at most builders get no new
+	// builds, and each is released as soon as none runs on it. The answer comes after the
+	// drain and the wait for departures. A stop without `drain` meanwhile ends it.
 	//
 	// With `builder`, only the named builders are released and the cluster goes on.
 	//
@@ -2292,7 +2369,12 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 //
 // Stops the cluster: no new builds are dispatched, every long poll ends, and the
 // answer comes when all builders have left or `wait` seconds have passed. Takes no
-// body. Stopping a stopped cluster waits for whoever has not left yet.
+// body. Stopping a stopped cluster waits for whoever has not left yet. Builds that
+// run on the builders are cut off, and counted in `builds_cut`.
+//
+// With `drain` they may end first: for so many seconds at most builders get no new
+// builds, and each is released as soon as none runs on it. The answer comes after the
+// drain and the wait for departures. A stop without `drain` meanwhile ends it.
 //
 // With `builder`, only the named builders are released and the cluster goes on.
 //

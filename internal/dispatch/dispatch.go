@@ -50,6 +50,9 @@ type Config struct {
 	Check func(ctx context.Context, m nix.Machine) (nix.Store, error)
 	// Restart makes the Nix daemon read nix.conf again, as [nix.Daemon.Restart] does.
 	Restart func(ctx context.Context) error
+	// Links lists the builds that Nix has sent away, as [nix.Links] does. If nil, nobody
+	// looks: none is counted, and none is ended when its builder is gone.
+	Links func(ctx context.Context) ([]nix.Link, error)
 
 	// MaxJobs is how many builds a builder gets at a time that does not say it itself. If
 	// zero, as many as its cores and memory allow, see [nix.MaxJobs].

@@ -122,16 +122,8 @@ func (p *probe) resolve(ctx context.Context) (sshconf.Host, nix.Machine, error) 
 	if b.Offer == nil {
 		return sshconf.Host{}, nix.Machine{}, fmt.Errorf("%w: it offers nothing", nix.ErrUnusable)
 	}
-	machine := nix.Machine{
-		Name:         name,
-		StoreProgram: b.Offer.StoreProgram,
-		Systems:      b.Offer.Systems,
-		MaxJobs:      nix.MaxJobs(setting(b.Offer.MaxJobs, p.d.cfg.MaxJobs), b.Offer.Cores, b.Offer.MemoryBytes),
-		SpeedFactor:  max(1, setting(b.Offer.SpeedFactor, p.d.cfg.SpeedFactor)),
-		Features:     b.Offer.Features,
-		HostKey:      keys[0],
-	}
-	if err := machine.Validate(); err != nil {
+	machine, err := p.d.machine(b, host)
+	if err != nil {
 		return sshconf.Host{}, nix.Machine{}, fmt.Errorf("%w: %w", nix.ErrUnusable, err)
 	}
 	if _, err := sshconf.KnownHosts([]sshconf.Host{host}); err != nil {
@@ -139,6 +131,20 @@ func (p *probe) resolve(ctx context.Context) (sshconf.Host, nix.Machine, error) 
 		return sshconf.Host{}, nix.Machine{}, fmt.Errorf("%w: %w", nix.ErrUnusable, err)
 	}
 	return host, machine, nil
+}
+
+// machine makes of what a builder offers what stands in the machines file.
+func (d *Dispatcher) machine(b coordinator.Builder, host sshconf.Host) (nix.Machine, error) {
+	m := nix.Machine{
+		Name:         host.Name,
+		StoreProgram: b.Offer.StoreProgram,
+		Systems:      b.Offer.Systems,
+		MaxJobs:      nix.MaxJobs(setting(b.Offer.MaxJobs, d.cfg.MaxJobs), b.Offer.Cores, b.Offer.MemoryBytes),
+		SpeedFactor:  max(1, setting(b.Offer.SpeedFactor, d.cfg.SpeedFactor)),
+		Features:     b.Offer.Features,
+		HostKey:      host.Keys[0],
+	}
+	return m, m.Validate()
 }
 
 // setting is the builder's own, or without one the coordinator's.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,8 @@ type member struct {
 	// resumed says that the cluster took it for ready before we knew it: an earlier
 	// process' machines file has it, until it answers us or fails to.
 	resumed bool
+	// rests says that it is to get no new builds: it is cordoned, or drained.
+	rests bool
 	// written waits for ssh_config to have the member, or not to. Nil if nobody does.
 	written chan<- error
 }
@@ -65,6 +68,8 @@ type reconciler struct {
 	// introduced says that the daemon knows of the machines file.
 	introduced bool
 	started    bool // the first look at the cluster is over
+	// gone are the names of members that were dropped and may have builds still.
+	gone []string
 
 	goroutines sync.WaitGroup
 }
@@ -111,7 +116,9 @@ func (r *reconciler) loop(ctx context.Context, introduced <-chan error) error {
 		for more := true; more; more = r.verify() {
 			r.drain()
 			r.look(ctx)
-			if err := r.write(ctx); err != nil {
+			err := r.write(ctx)
+			r.cutOff(ctx)
+			if err != nil {
 				retry.Reset(writeRetry)
 				break
 			}
@@ -160,7 +167,7 @@ func (r *reconciler) look(ctx context.Context) {
 	v := r.cluster.Await(ctx, -1, 0)
 	there := map[uuid.UUID]bool{}
 	for _, b := range v.Builders {
-		if b.Leaving || b.ID == uuid.Nil || b.State != coordinator.Joined && b.State != coordinator.StateReady {
+		if b.Leaving || b.ID == uuid.Nil || b.State != coordinator.Joined && !b.State.Answered() {
 			continue
 		}
 		there[b.ID] = true
@@ -172,7 +179,9 @@ func (r *reconciler) look(ctx context.Context) {
 		}
 		if m == nil {
 			r.join(ctx, b)
+			continue
 		}
+		r.update(m, b)
 	}
 	for id, m := range r.members {
 		if !there[id] {
@@ -185,7 +194,7 @@ func (r *reconciler) look(ctx context.Context) {
 // join makes a member of a builder and finds out whether its store answers.
 func (r *reconciler) join(ctx context.Context, b coordinator.Builder) {
 	ctx, cancel := context.WithCancel(ctx)
-	m := &member{builder: b, cancel: cancel, resumed: !r.started && b.State == coordinator.StateReady}
+	m := &member{builder: b, cancel: cancel, resumed: !r.started && b.State.Answered(), rests: rests(b)}
 	r.members[b.ID] = m
 	p := probe{d: r.d, m: m, builder: b, events: r.events}
 	r.goroutines.Go(func() {
@@ -194,10 +203,34 @@ func (r *reconciler) join(ctx context.Context, b coordinator.Builder) {
 	})
 }
 
-// drop forgets a member; the next write takes it out of the files.
+// rests tells whether a builder in its state gets no new builds.
+func rests(b coordinator.Builder) bool {
+	return b.State == coordinator.Cordoned || b.State == coordinator.Draining
+}
+
+// update takes over what has changed of a builder whose store has answered.
+func (r *reconciler) update(m *member, b coordinator.Builder) {
+	m.builder, m.rests = b, rests(b)
+	if m.stage < checked {
+		return // its goroutine makes the machine of what it joined with
+	}
+	machine, err := r.d.machine(b, m.host)
+	if err != nil {
+		r.d.log.Debug("what a builder offers now can't stand in the machines file", "builder", b.Name, "err", err)
+		return
+	}
+	if m.stage == verified && !reflect.DeepEqual(machine, m.machine) {
+		m.stage = checked // the cluster is told, once the file has it
+	}
+	m.machine = machine
+}
+
+// drop forgets a member; the next write takes it out of the files. What Nix had sent it is
+// ended then.
 func (r *reconciler) drop(m *member) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
+	r.gone = append(r.gone, strings.ToLower(m.builder.Name))
 }
 
 // ordered gives the members by name, so that logs and checks read the same each time.
@@ -223,7 +256,7 @@ func (r *reconciler) write(ctx context.Context) error {
 		if m.stage >= reachable {
 			hosts = append(hosts, m.host)
 		}
-		if m.stage >= checked {
+		if m.stage >= checked && !m.rests {
 			machines[m.machine.Name] = m.machine
 		}
 	}
@@ -256,7 +289,7 @@ func (r *reconciler) verify() (some bool) {
 		return false
 	}
 	for _, m := range r.ordered() {
-		if m.stage != checked || !r.d.has(m.machine) {
+		if m.stage != checked || !m.rests && !r.d.has(m.machine) {
 			continue
 		}
 		some = true

@@ -54,6 +54,10 @@ func vitalsOf(v *apiclient.Vitals) *coordinator.Vitals {
 		Builds:          v.Builds,
 		PeakBuilds:      v.PeakBuilds,
 		BusySeconds:     v.BusySeconds,
+
+		StoreTotalBytes:    v.StoreTotalBytes,
+		MemoryStallPercent: v.MemoryStallPercent,
+		IOStallPercent:     v.IoStallPercent,
 	}
 }
 
@@ -86,6 +90,9 @@ func Cluster(v coordinator.View) apiclient.Cluster {
 		Quorum:       v.Quorum,
 		LeaseSeconds: v.Lease.Seconds(),
 		Builders:     make([]apiclient.Builder, 0, len(v.Builders)),
+	}
+	if v.SystemQuorum != nil {
+		c.SystemQuorum = &v.SystemQuorum
 	}
 	for _, b := range v.Builders {
 		c.Builders = append(c.Builders, builder(b))
@@ -139,6 +146,10 @@ func builder(b coordinator.Builder) apiclient.Builder {
 			Builds:          v.Builds,
 			PeakBuilds:      v.PeakBuilds,
 			BusySeconds:     v.BusySeconds,
+
+			StoreTotalBytes:    v.StoreTotalBytes,
+			MemoryStallPercent: v.MemoryStallPercent,
+			IoStallPercent:     v.IOStallPercent,
 		}
 	}
 	return out
@@ -150,10 +161,13 @@ func StopReport(r coordinator.StopReport) apiclient.StopReport {
 		Phase:       phase(r.Phase),
 		StoppedAt:   r.StoppedAt,
 		TookSeconds: r.Took.Seconds(),
+		BuildsCut:   optional(r.Cut),
 		Builders:    make([]apiclient.Released, 0, len(r.Builders)),
 	}
 	for _, b := range r.Builders {
-		released := apiclient.Released{Name: b.Name, State: state(b.State), Reason: b.Reason, Left: b.Left}
+		released := apiclient.Released{
+			Name: b.Name, State: state(b.State), Reason: b.Reason, Left: b.Left, BuildsCut: optional(b.Cut),
+		}
 		if b.After != nil {
 			released.AfterSeconds = new(b.After.Seconds())
 		}

@@ -1,0 +1,73 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+)
+
+// linkTime bounds the listing of links.
+const linkTime = 2 * time.Second
+
+// Builds counts the builds that run on each machine that Nix sends builds to, by its name
+// in the machines file. Copying to it and back is part of a build.
+func (d *Dispatcher) Builds(ctx context.Context) (map[string]int, error) {
+	links, err := d.links(ctx)
+	counts := make(map[string]int)
+	for _, l := range links {
+		counts[l.Builder]++
+	}
+	return counts, err
+}
+
+func (d *Dispatcher) links(ctx context.Context) ([]nix.Link, error) {
+	if d.cfg.Links == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, linkTime)
+	defer cancel()
+	return d.cfg.Links(ctx)
+}
+
+// cutOff ends what Nix has sent to members that were dropped, so that Nix goes on: a
+// connection to a machine that is silent would hang. The links are listed before anything
+// else is done, for a builder that is back gets new ones soon.
+func (r *reconciler) cutOff(ctx context.Context) {
+	if len(r.gone) == 0 {
+		return
+	}
+	gone := r.gone
+	r.gone = nil
+	links, err := r.d.links(ctx)
+	if err != nil && ctx.Err() == nil {
+		r.d.log.Error("builds on builders that are gone may hang", "builders", gone, "err", err)
+		return
+	}
+	for _, name := range gone {
+		var lost []nix.Link
+		for _, l := range links {
+			if l.Builder == name {
+				lost = append(lost, l)
+			}
+		}
+		if len(lost) > 0 {
+			r.goroutines.Go(func() { r.d.end(name, lost) }) // each of them has a bound
+		}
+	}
+}
+
+// end ends the links to a builder.
+func (d *Dispatcher) end(name string, links []nix.Link) {
+	var ending errgroup.Group
+	for _, l := range links {
+		ending.Go(l.End)
+	}
+	if err := ending.Wait(); err != nil {
+		d.log.Error("a build on a builder that is gone may hang", "builder", name, "err", err)
+		return
+	}
+	d.log.Warn("ended the builds that Nix had sent to a builder that is gone", "builder", name, "builds", len(links))
+}
