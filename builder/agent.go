@@ -43,7 +43,7 @@ type Config struct {
 	// Offer measures what this host offers. It is called once; an error ends the
 	// agent, for nothing can be built here.
 	Offer func(context.Context) (apiclient.Offer, error)
-	// Vitals measures how this host is, once a minute while it is claimed.
+	// Vitals measures how this host is, every 10 s while it is claimed.
 	Vitals func(context.Context) (apiclient.Vitals, error)
 	// Builds counts the builds that run, each second while the host is claimed. If
 	// nil, the vitals don't tell what this builder did. It, Offer and Vitals must
@@ -63,7 +63,8 @@ const DefaultTimeout = 300 * time.Second
 
 // Bounds of what a builder waits for.
 const (
-	vitalsEvery  = time.Minute // and so is a check-in renewed
+	vitalsEvery  = 10 * time.Second // and so is a check-in renewed
+	sayEvery     = 6                // vitals told to whom reads the log: each minute's
 	askTime      = 5 * time.Second
 	askAtOnce    = 16               // coordinators asked at a time
 	teardownTime = 10 * time.Second // a coordinator that restarts is back by then

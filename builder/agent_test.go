@@ -305,7 +305,7 @@ func TestOddVitals(t *testing.T) {
 			return apiclient.Vitals{CpuPercent: 250, Builds: 1}, nil
 		}
 		a.start(t)
-		time.Sleep(90 * time.Second)
+		time.Sleep(30 * time.Second)
 		if v := cluster.View().Builders[0].Vitals; v == nil || v.CPUPercent != 0 || v.MemoryFreeBytes != 0 {
 			t.Errorf("vitals: %+v", v)
 		}

@@ -40,6 +40,11 @@ type ticket struct {
 	lease, poll time.Duration
 }
 
+// awake is how late this process may be at the end of a wait, each of which ends with the
+// claim at the latest. If it is later, it was stopped meanwhile, or its machine was, and
+// the silence was its own: the coordinator gets a lease more.
+const awake = 500 * time.Millisecond
+
 // until is when the coordinator has been silent for two leases.
 func (c *claim) until() time.Time { return c.heard.Add(2 * c.ticket.lease) }
 
@@ -105,7 +110,10 @@ func (a *Agent) stay(ctx context.Context, c *claim, vitals <-chan *apiclient.Vit
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if !time.Now().Before(c.until()) {
+		if late := time.Since(c.until()); late > awake {
+			a.say("this process did not run for a while; asking the coordinator once more")
+			c.heard = time.Now().Add(-c.ticket.lease)
+		} else if late >= 0 {
 			return nil, fmt.Errorf("%w since %v", errSilent, time.Since(c.heard).Round(time.Second))
 		}
 		var teardown *apiclient.Teardown

@@ -75,7 +75,11 @@ func (a *Agent) look(ctx context.Context) (*claim, error) {
 		if err != nil {
 			return facts{}, err
 		}
-		return facts{offer, a.measure(looking)}, nil
+		vitals := a.measure(looking)
+		if vitals != nil {
+			a.tell(*vitals)
+		}
+		return facts{offer, vitals}, nil
 	})
 	defer func() { cancel(); <-host.done }()
 

@@ -20,8 +20,8 @@ type sampler struct {
 	work work
 }
 
-// run measures how the host is each minute until ctx ends, prints it and hands it on,
-// and looks at its builds meanwhile. What was not taken yet is replaced; nil stands for
+// run measures how the host is until ctx ends and hands it on, prints it each minute, and
+// looks at its builds meanwhile. What was not taken yet is replaced; nil stands for
 // a measurement that failed, for the check-in must be renewed all the same.
 func (s *sampler) run(ctx context.Context, out chan *apiclient.Vitals) {
 	tick := time.NewTicker(vitalsEvery)
@@ -31,7 +31,7 @@ func (s *sampler) run(ctx context.Context, out chan *apiclient.Vitals) {
 	if s.a.Builds == nil {
 		look.Stop()
 	}
-	for {
+	for n := 1; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -40,7 +40,9 @@ func (s *sampler) run(ctx context.Context, out chan *apiclient.Vitals) {
 			continue
 		case <-tick.C:
 		}
-		if s.a.Builds != nil {
+		aloud := n%sayEvery == 0
+		n++
+		if aloud && s.a.Builds != nil {
 			look.Reset(s.look(ctx)) // so that they tell of all builds until now
 		}
 		v := s.a.measure(ctx)
@@ -50,6 +52,9 @@ func (s *sampler) run(ctx context.Context, out chan *apiclient.Vitals) {
 		if v != nil {
 			*v = s.work.in(*v)
 			s.last = v
+			if aloud {
+				s.a.tell(*v)
+			}
 		}
 		select {
 		case <-out:
@@ -84,8 +89,16 @@ func (a *Agent) measure(ctx context.Context) *apiclient.Vitals {
 		return nil
 	}
 	v = presentable(v)
-	a.say("cpu %3.0f%%, memory %s free, /nix %s free, %s running", v.CpuPercent, bytes(v.MemoryFreeBytes), bytes(v.StoreFreeBytes), builds(v.Builds))
 	return &v
+}
+
+// tell prints v for the person who reads the job's log.
+func (a *Agent) tell(v apiclient.Vitals) {
+	stalled := ""
+	if s := v.MemoryStallPercent; s != nil && *s >= 1 {
+		stalled = fmt.Sprintf(", waiting for memory %.0f%% of the time", *s)
+	}
+	a.say("cpu %3.0f%%, memory %s free, /nix %s free, %s running%s", v.CpuPercent, bytes(v.MemoryFreeBytes), bytes(v.StoreFreeBytes), builds(v.Builds), stalled)
 }
 
 const maxBuilds = 65536 // that the contract lets a builder tell
@@ -99,8 +112,20 @@ func presentable(v apiclient.Vitals) apiclient.Vitals {
 	v.CpuPercent = math.Min(v.CpuPercent, 100)
 	v.MemoryFreeBytes = min(max(v.MemoryFreeBytes, 0), 1<<50)
 	v.StoreFreeBytes = min(max(v.StoreFreeBytes, 0), 1<<60)
+	if total := v.StoreTotalBytes; total != nil {
+		v.StoreTotalBytes = new(min(max(*total, 0), 1<<60))
+	}
+	v.MemoryStallPercent, v.IoStallPercent = share(v.MemoryStallPercent), share(v.IoStallPercent)
 	v.Builds = min(max(v.Builds, 0), maxBuilds)
 	return v
+}
+
+// share brings a number into the range of percents; what is none is not told.
+func share(percent *float64) *float64 {
+	if percent == nil || math.IsNaN(*percent) {
+		return nil
+	}
+	return new(min(max(*percent, 0), 100))
 }
 
 func bytes(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }

@@ -161,7 +161,11 @@ func (b *thisHost) vitals(ctx context.Context) (apiclient.Vitals, error) {
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}
-	free, err := b.programs.StoreFree(ctx)
+	total, free, err := b.programs.StoreSpace(ctx)
+	if err != nil {
+		return apiclient.Vitals{}, err
+	}
+	memoryStall, ioStall, err := host.Stalls()
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}
@@ -169,5 +173,9 @@ func (b *thisHost) vitals(ctx context.Context) (apiclient.Vitals, error) {
 	if err != nil {
 		return apiclient.Vitals{}, err
 	}
-	return apiclient.Vitals{CpuPercent: percent, MemoryFreeBytes: int64(memory), StoreFreeBytes: int64(free), Builds: builds}, nil
+	return apiclient.Vitals{
+		CpuPercent: percent, Builds: builds,
+		MemoryFreeBytes: int64(memory), MemoryStallPercent: memoryStall,
+		StoreFreeBytes: int64(free), StoreTotalBytes: new(int64(total)), IoStallPercent: ioStall,
+	}, nil
 }

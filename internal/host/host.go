@@ -26,13 +26,24 @@ func Memory(ctx context.Context) (total, available uint64, err error) {
 	return m.Total, m.Available, nil
 }
 
-// DiskFree gives the bytes that can still be written where path lies.
-func DiskFree(ctx context.Context, path string) (uint64, error) {
+// Disk gives the bytes that can be written where path lies, and how many of them still
+// can. What the file system keeps for itself is neither.
+func Disk(ctx context.Context, path string) (total, free uint64, err error) {
 	u, err := disk.UsageWithContext(ctx, path)
 	if err != nil {
-		return 0, fmt.Errorf("measure free disk of %s: %w", path, err)
+		return 0, 0, fmt.Errorf("measure the disk of %s: %w", path, err)
 	}
-	return u.Free, nil
+	return u.Used + u.Free, u.Free, nil
+}
+
+// Stalls gives the share of the last 10 s, in percent, in which all that wanted to run
+// waited for memory, and for the disk. Nil: the system does not tell.
+func Stalls() (memory, io *float64, err error) {
+	if memory, err = stall("memory"); err != nil {
+		return nil, nil, err
+	}
+	io, err = stall("io")
+	return memory, io, err
 }
 
 // A CPUMeter tells how busy the processors were between two readings. The zero value is

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -16,12 +17,26 @@ func TestThisHost(t *testing.T) {
 		t.Errorf("Memory() = %d, %d, %v", total, available, err)
 	}
 	dir := t.TempDir()
-	free, err := host.DiskFree(t.Context(), dir)
-	if err != nil || free == 0 {
-		t.Errorf("DiskFree(%s) = %d, %v", dir, free, err)
+	total, free, err := host.Disk(t.Context(), dir)
+	if err != nil || free == 0 || total < free {
+		t.Errorf("Disk(%s) = %d, %d, %v", dir, total, free, err)
 	}
-	if _, err := host.DiskFree(t.Context(), filepath.Join(dir, "absent")); err == nil {
-		t.Error("DiskFree of a path that does not exist gave no error")
+	if _, _, err := host.Disk(t.Context(), filepath.Join(dir, "absent")); err == nil {
+		t.Error("Disk of a path that does not exist gave no error")
+	}
+}
+
+// Whether the kernel tells is its own matter; if it does, these are shares of time.
+func TestStalls(t *testing.T) {
+	memory, io, err := host.Stalls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, told := os.Stat("/proc/pressure/memory")
+	for what, stall := range map[string]*float64{"memory": memory, "io": io} {
+		if (stall != nil) != (told == nil) || stall != nil && (*stall < 0 || *stall > 100) {
+			t.Errorf("%s: %v, and /proc/pressure: %v", what, stall, told)
+		}
 	}
 }
 

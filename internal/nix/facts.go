@@ -29,9 +29,10 @@ type Facts struct {
 // storeDir is where Nix keeps its store, and so where builds need disk.
 const storeDir = "/nix"
 
-// StoreFree gives the bytes that builds can still write.
-func (p Programs) StoreFree(ctx context.Context) (uint64, error) {
-	return host.DiskFree(ctx, cmp.Or(p.Dir, storeDir))
+// StoreSpace gives the bytes that there are for the store, and how many of them builds can
+// still write.
+func (p Programs) StoreSpace(ctx context.Context) (total, free uint64, err error) {
+	return host.Disk(ctx, cmp.Or(p.Dir, storeDir))
 }
 
 // gatherTimeout bounds Gather: Nix answers in 50 ms, on a cold disk in a few seconds.
@@ -56,7 +57,7 @@ func (p Programs) Gather(ctx context.Context, log *slog.Logger) (Facts, error) {
 	if f.Memory, _, err = host.Memory(ctx); err != nil {
 		return Facts{}, err
 	}
-	if f.StoreFree, err = p.StoreFree(ctx); err != nil {
+	if _, f.StoreFree, err = p.StoreSpace(ctx); err != nil {
 		return Facts{}, err
 	}
 	return f, nil
