@@ -49,13 +49,23 @@ type Options struct {
 	User string
 	// ConnectTimeout bounds the connecting, in whole seconds. If zero, 10 s.
 	ConnectTimeout time.Duration
-	// AliveInterval is the silence after which the server is asked whether it is there, in
-	// whole seconds. After the fourth in vain the connection ends. If zero, 10 s, so that a
-	// network that fails for 20 s is survived and a dead builder noticed within 40.
-	AliveInterval time.Duration
+	// GiveUp is the silence of a server after which a connection has ended, at the latest;
+	// about half of it is put up with. At least 4 s. If zero, 45 s, so that a network that
+	// fails for 20 s is survived.
+	GiveUp time.Duration
 }
 
 const aliveCount = 3 // questions without an answer that are put up with
+
+// aliveInterval is the silence after which the server is asked whether it is there.
+func (o Options) aliveInterval() time.Duration {
+	giveUp := o.GiveUp
+	if giveUp <= 0 {
+		giveUp = 45 * time.Second
+	}
+	// A ninth is left for what the questions themselves take.
+	return max((giveUp * 8 / 9 / (aliveCount + 1)).Truncate(time.Second), time.Second)
+}
 
 var (
 	nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
@@ -147,8 +157,9 @@ func (o Options) lines() ([]string, error) {
 		"UpdateHostKeys no",
 		"CheckHostIP no",
 		"CanonicalizeHostname no",
-		"ProxyJump none",
+		// The first of the two counts: up to OpenSSH 9.2 "ProxyJump none" would too.
 		"ProxyCommand " + proxy,
+		"ProxyJump none",
 		"ControlMaster no",
 		"ControlPath none",
 		"ForwardAgent no",
@@ -159,7 +170,7 @@ func (o Options) lines() ([]string, error) {
 		"Ciphers ^aes128-gcm@openssh.com",
 		"Compression no",
 		fmt.Sprintf("ConnectTimeout %d", seconds(o.ConnectTimeout)),
-		fmt.Sprintf("ServerAliveInterval %d", seconds(o.AliveInterval)),
+		fmt.Sprintf("ServerAliveInterval %d", seconds(o.aliveInterval())),
 		fmt.Sprintf("ServerAliveCountMax %d", aliveCount),
 	}, nil
 }

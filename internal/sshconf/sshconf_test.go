@@ -41,7 +41,7 @@ func TestGolden(t *testing.T) {
 
 	opts := options()
 	opts.Proxy = []string{"/opt/my tools/nix-builders", "dial", "--socket=/run/it's 100%", "%h", "%p"}
-	opts.ConnectTimeout, opts.AliveInterval = 2500*time.Millisecond, 3*time.Second
+	opts.ConnectTimeout, opts.GiveUp = 2500*time.Millisecond, 15*time.Second
 	if config, err = sshconf.Config(builders(), opts); err != nil {
 		t.Fatal(err)
 	}
