@@ -34,6 +34,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		Check:       programs.CheckStore,
 		Restart:     daemon.Restart,
 		Links:       nix.Links,
+		Lease:       time.Duration(a.set.Cluster.Lease),
 		MaxJobs:     a.set.Cluster.MaxJobs,
 		SpeedFactor: a.set.Cluster.SpeedFactor,
 		Log:         a.log,

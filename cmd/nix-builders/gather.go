@@ -156,7 +156,7 @@ func (a *app) cancelGathering(ctx context.Context, api *apiclient.API) error {
 	fmt.Fprintln(a.stdout, "Cancelled; releasing the builders.")
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelBound+time.Second)
 	defer cancel()
-	report, err := a.release(last, api, cancelBound, nil)
+	report, err := a.release(last, api, 0, cancelBound, nil)
 	if err != nil && !errors.Is(err, problem.BuildersRemain) {
 		a.log.Warn("release the builders", "error", err)
 		return context.Cause(ctx)

@@ -70,8 +70,13 @@ func (s *settings) check() error {
 	if n := len(s.Coordinator.Builders); n > 256 {
 		wrong("BUILDERS", "%d builders, a workflow has at most 256 in a matrix", n)
 	}
-	if n := s.Coordinator.MinBuilders; n < 0 || n > len(s.Coordinator.Builders) && len(s.Coordinator.Builders) > 0 {
-		wrong("MIN_BUILDERS", "%d is out of range, want 0 (all) to %d, the number of NIX_BUILDERS_BUILDERS", n, len(s.Coordinator.Builders))
+	if n, all := s.Coordinator.MinBuilders.total, len(s.Coordinator.Builders); n > all && all > 0 {
+		wrong("MIN_BUILDERS", "%d is out of range, want 0 (all) to %d, the number of NIX_BUILDERS_BUILDERS", n, all)
+	}
+	for system, n := range s.Coordinator.MinBuilders.systems {
+		if all := len(s.Coordinator.Builders); n > all && all > 0 {
+			wrong("MIN_BUILDERS", "%s: %d is out of range, want 1 to %d, the number of NIX_BUILDERS_BUILDERS", system, n, all)
+		}
 	}
 	if n := s.Cluster.MaxJobs; n < 0 || n > 4096 {
 		wrong("MAX_JOBS", "%d is out of range, want 0 (by cores and memory) to 4096", n)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,47 @@ func (s *seconds) Decode(value string) error {
 		return errors.New("want seconds, such as 300, or a duration, such as 5m")
 	}
 	*s = seconds(d)
+	return nil
+}
+
+// minimum is how many builders builds need: in all, and for Nix systems. The zero minimum
+// needs all of them.
+type minimum struct {
+	total   int
+	systems map[string]int
+}
+
+var systemName = regexp.MustCompile(`^[a-z0-9_]+-[a-z0-9_]+$`)
+
+func (m *minimum) Decode(value string) error {
+	*m = minimum{}
+	given := false
+	for part := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
+		system, number, isSystem := strings.Cut(part, ":")
+		if !isSystem {
+			number = part
+		}
+		number, system = strings.TrimSpace(number), strings.TrimSpace(system)
+		n, err := strconv.ParseUint(number, 10, 16)
+		switch {
+		case strings.TrimSpace(part) == "":
+			continue
+		case err != nil || isSystem && n == 0:
+			return errors.New("want a number, numbers for Nix systems, or both, such as 4, aarch64-darwin: 1")
+		case !isSystem && given:
+			return errors.New("want one number for all builders")
+		case !isSystem:
+			m.total, given = int(n), true
+			continue
+		case !systemName.MatchString(system):
+			return fmt.Errorf("%q is no Nix system, such as x86_64-linux", clip(system))
+		case m.systems[system] > 0:
+			return fmt.Errorf("%s is there twice", system)
+		case m.systems == nil:
+			m.systems = make(map[string]int)
+		}
+		m.systems[system] = int(n)
+	}
 	return nil
 }
 

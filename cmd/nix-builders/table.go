@@ -80,7 +80,11 @@ func writeRemarks(w io.Writer, builders []apiclient.Builder) {
 func writeReleased(w io.Writer, r apiclient.Released) {
 	switch {
 	case r.Left && r.AfterSeconds != nil:
-		fmt.Fprintf(w, "  %s left after %s\n", printable(r.Name), span(time.Duration(*r.AfterSeconds*float64(time.Second))))
+		cut := ""
+		if r.BuildsCut != nil {
+			cut = fmt.Sprintf(" (builds cut off: %d)", *r.BuildsCut)
+		}
+		fmt.Fprintf(w, "  %s left after %s%s\n", printable(r.Name), span(time.Duration(*r.AfterSeconds*float64(time.Second))), cut)
 	case r.Left:
 		fmt.Fprintf(w, "  %s was not there (%s: %s)\n", printable(r.Name), r.State, printable(r.Reason))
 	default:

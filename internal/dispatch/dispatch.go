@@ -63,6 +63,9 @@ type Config struct {
 	// address and port. If empty, ssh has a route to the tailnet.
 	Proxy []string
 
+	// Lease is that of the cluster: ssh gives a silent builder up within it. If zero,
+	// [coordinator.DefaultLease].
+	Lease time.Duration
 	// PeerTimeout bounds one call of Peer. If zero, 10 s.
 	PeerTimeout time.Duration
 	// CheckTimeout bounds one call of Check. If zero, 40 s.
@@ -112,8 +115,11 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.ID == "" || cfg.Peer == nil || cfg.Check == nil || cfg.Restart == nil {
 		return nil, errors.New("new dispatcher: ID, Peer, Check and Restart are needed")
 	}
-	if cfg.MaxJobs < 0 || cfg.SpeedFactor < 0 || cfg.Parallel < 0 || cfg.PeerTimeout < 0 || cfg.CheckTimeout < 0 {
+	if cfg.MaxJobs < 0 || cfg.SpeedFactor < 0 || cfg.Parallel < 0 || cfg.Lease < 0 || cfg.PeerTimeout < 0 || cfg.CheckTimeout < 0 {
 		return nil, errors.New("new dispatcher: a number in its configuration is negative")
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = coordinator.DefaultLease
 	}
 	if cfg.PeerTimeout == 0 {
 		cfg.PeerTimeout = 10 * time.Second

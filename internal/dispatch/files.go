@@ -49,7 +49,9 @@ func (d *Dispatcher) write(ctx context.Context, hosts []sshconf.Host, machines m
 	if err != nil {
 		return err
 	}
-	config, err := sshconf.Config(hosts, sshconf.Options{KnownHosts: d.cfg.Files.KnownHosts, Proxy: d.cfg.Proxy})
+	config, err := sshconf.Config(hosts, sshconf.Options{
+		KnownHosts: d.cfg.Files.KnownHosts, Proxy: d.cfg.Proxy, GiveUp: d.cfg.Lease,
+	})
 	if err != nil {
 		return err
 	}
