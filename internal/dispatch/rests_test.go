@@ -1,0 +1,146 @@
+package dispatch_test
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
+)
+
+// renew renews a check-in with vitals that tell of so much free disk, of 100 GiB.
+func (r *rig) renew(n int, name string, instance uuid.UUID, o coordinator.Offer, gib int64) {
+	r.t.Helper()
+	total := int64(100 << 30)
+	_, _, err := r.cluster.CheckIn(r.t.Context(), r.node(n, name), coordinator.CheckIn{
+		Cluster: clusterID, Name: name, Instance: instance, Offer: o,
+		Vitals: &coordinator.Vitals{MemoryFreeBytes: 8 << 30, StoreFreeBytes: gib << 30, StoreTotalBytes: &total},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	settle()
+}
+
+// A cordoned builder gets no new builds; ssh goes on knowing it, for the builds that run
+// there. When it comes back it needs no new check.
+func TestCordonedBuildersAreNotInTheMachinesFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1", "b2")
+		r.run()
+		instance := uuid.New()
+		r.joinAs(1, "b1", instance, offer())
+		r.join(2, "b2")
+		settle()
+		r.renew(1, "b1", instance, offer(), 3)
+		r.wantState("b1", coordinator.Cordoned)
+		r.wantListed("b1", false)
+		r.wantListed("b2", true)
+		if config := r.text(r.files.SSHConfig); !strings.Contains(config, "Host b1\n") {
+			t.Errorf("ssh does not know b1 any more:\n%s", config)
+		}
+		// What it offers changes meanwhile.
+		o := offer()
+		o.MaxJobs, o.SpeedFactor = new(7), new(3)
+		r.renew(1, "b1", instance, o, 3)
+		r.wantListed("b1", false)
+		r.renew(1, "b1", instance, o, 50)
+		r.wantState("b1", coordinator.StateReady)
+		r.wantListed("b1", true)
+		if text := r.text(r.files.Machines); !strings.Contains(text, " - 7 3 ") {
+			t.Errorf("machines without what b1 offers now:\n%s", text)
+		}
+		if b := r.builder("b1"); b.MaxJobs != 7 || b.SpeedFactor != 3 {
+			t.Errorf("the cluster knows of %d jobs and speed %d, want 7 and 3", b.MaxJobs, b.SpeedFactor)
+		}
+		if n := r.checked("b1"); n != 1 {
+			t.Errorf("b1 was checked %d times, want once", n)
+		}
+	})
+}
+
+// A builder that is drained goes out of the machines file, and nothing else of it.
+func TestDrainingBuildersAreNotInTheMachinesFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, "b1", "b2")
+		r.cfg.Links = func(context.Context) ([]nix.Link, error) {
+			return []nix.Link{{Builder: "b1"}, {Builder: "b1"}, {Builder: "mine"}}, nil
+		}
+		r.newDispatcher()
+		r.cluster = r.newCluster(coordinator.Config{Builders: []string{"b1", "b2"}, Lease: time.Hour, Dispatch: r.d})
+		r.run()
+		r.join(1, "b1")
+		r.join(2, "b2")
+		settle()
+		counts, err := r.d.Builds(t.Context())
+		if diff := cmp.Diff(map[string]int{"b1": 2, "mine": 1}, counts); diff != "" || err != nil {
+			t.Errorf("builds: %v (-want +got):\n%s", err, diff)
+		}
+		drained := make(chan coordinator.StopReport, 1)
+		go func() {
+			report, _ := r.cluster.Stop(context.Background(), coordinator.StopRequest{Builders: []string{"b1"}, Drain: time.Minute})
+			drained <- report
+		}()
+		settle()
+		r.wantState("b1", coordinator.Draining)
+		r.wantListed("b1", false)
+		r.wantListed("b2", true)
+		if config := r.text(r.files.SSHConfig); !strings.Contains(config, "Host b1\n") {
+			t.Errorf("ssh does not know b1 any more:\n%s", config)
+		}
+		if report := <-drained; report.Cut != 2 {
+			t.Errorf("%d builds were cut off, want 2", report.Cut)
+		}
+	})
+}
+
+// What Nix has sent to a builder that is gone is ended, and nothing else is.
+func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
+	r := build(t, "b1", "b2")
+	ended := map[string]chan error{}
+	var links []nix.Link
+	for _, name := range []string{"b1", "b2", "mine"} {
+		ssh := exec.CommandContext(t.Context(), "sleep", "1000")
+		if err := ssh.Start(); err != nil {
+			t.Fatal(err)
+		}
+		id, err := proc.Of(ssh.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links = append(links, nix.Link{Builder: name, Process: id})
+		end := make(chan error, 1)
+		ended[name] = end
+		go func() { end <- ssh.Wait() }()
+	}
+	r.cfg.Links = func(context.Context) ([]nix.Link, error) { return links, nil }
+	r.run()
+	id := r.join(1, "b1")
+	r.join(2, "b2")
+	for v := r.cluster.View(); v.Phase != coordinator.Ready; v = r.cluster.Await(t.Context(), v.Revision, time.Minute) {
+	}
+	if err := r.cluster.Depart(t.Context(), r.node(1, "b1"), id, coordinator.Departure{Reason: coordinator.DepartFailed}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended["b1"]:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the build on b1 was not ended")
+	}
+	r.end() // waits for all that it began
+	for _, name := range []string{"b2", "mine"} {
+		select {
+		case err := <-ended[name]:
+			t.Errorf("the build on %s was ended: %v", name, err)
+		default:
+		}
+	}
+}
