@@ -4,9 +4,11 @@
 // that they make. A request passes, in this order:
 //
 //	connection   bounded in number, in all and per address; closed when it stays silent
-//	log, metrics one line and one count each; what ends as it should after a wait is debug
+//	log, metrics one line and one count each, the lines up to a rate; what ends as it should
+//	             after a wait is debug
 //	guard        is the request for us, and not from a web page of another origin?
-//	only         who calls, by the tailnet's word (WhoIs), and may they make this call?
+//	only         who calls, by the tailnet's word (WhoIs), may they make this call, and do they
+//	             make too many?
 //	handler      parse, call the domain, render
 //
 // Nobody's body is read before it is known who they are. A handler returns an error rather

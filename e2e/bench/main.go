@@ -27,6 +27,7 @@ func benchmarks() []benchmark {
 		{"polls", "stop to last release and memory, 10,000 open polls on one coordinator", releasePolls},
 		{"cluster", "gathering and stopping 3 real hosts", clusterOfHosts},
 		{"crowd", "gathering 32 builders' check-ins, with real store tests on 3 hosts", gatherCrowd},
+		{"fleet", "256 builders with a tailnet node each at one real coordinator: gathering, waiting, stopping", manyBuilders},
 		{"idle", "memory and CPU of builders that wait, on 3 real hosts", idleBuilder},
 		{"peer", "the peer's way of stopping the same hosts, beside ours", peersWay},
 	}

@@ -26,6 +26,7 @@ const (
 	inBytes   unit = "bytes"
 	inPercent unit = "percent" // of one CPU, or of all that there were
 	asRatio   unit = "ratio"
+	inNumber  unit = "number" // of things
 )
 
 // A spread says which of many values the table shows.
