@@ -61,3 +61,28 @@ func TestNobody(t *testing.T) {
 		}
 	}
 }
+
+// A process that is looked at while it ends is there or it is not.
+func TestOfWhatIsEnding(t *testing.T) {
+	for range 300 {
+		cmd := exec.Command("true")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		for {
+			_, err := proc.Of(cmd.Process.Pid)
+			if errors.Is(err, os.ErrNotExist) {
+				break
+			}
+			if err != nil {
+				t.Errorf("while it ended: %v", err)
+				break
+			}
+		}
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
