@@ -90,13 +90,10 @@ func TestAbuse(t *testing.T) {
 		})
 	}
 
-	// Amid all of it. The node that floods is one of the cluster, and does not leave.
-	was, _ := builderOf(r.await("there", func(apiclient.Cluster) bool { return true }), r.NameOf(bad))
-	flood := r.flood(bad, "all")
-	r.await("one where the flood has come in", func(now apiclient.Cluster) bool {
-		b, _ := builderOf(now, r.NameOf(bad))
-		return b.State == apiclient.BuilderStateJoined && b.Id != nil && *b.Id != *was.Id
-	})
+	// Amid all of it.
+	addr := r.must(bad, "tailscale", "ip", "-4")
+	flood := r.flood(bad, "all", "-for", "8s")
+	eventually(t, "a flood of connections", func() bool { return len(r.sockets(testbed.Coordinator, addr)) >= 100 })
 	start := time.Now()
 	var names []string
 	for _, host := range good {
@@ -111,12 +108,19 @@ func TestAbuse(t *testing.T) {
 	}
 	start = time.Now()
 	code, printed := r.as(testbed.Runner, testbed.Coordinator, "nix-builders", "stop", "--wait", "1s")
-	t.Logf("a stop that waits a second for all took %v", time.Since(start))
-	if code != 1 {
-		t.Errorf("the stop ended with code %d, want 1: one builder says nothing:\n%s", code, printed)
+	stop := time.Since(start) - time.Second
+	t.Logf("a stop that waits a second for all took %v", stop+time.Second)
+	// The node that floods is one of the cluster and does not leave, if it got through and
+	// was heard in the last ten seconds.
+	switch code {
+	case 0:
+		contains(t, "the stop", printed, r.NameOf(bad)+" was not there")
+	case 1:
+		contains(t, "the stop", printed, r.NameOf(bad)+" did NOT leave", "stopped all the same")
+	default:
+		t.Errorf("the stop ended with code %d:\n%s", code, printed)
 	}
-	contains(t, "the stop", printed, r.NameOf(bad)+" did NOT leave", "stopped all the same")
-	if stop := time.Since(start) - time.Second; max(took, stop) > stopWithin {
+	if max(took, stop) > stopWithin {
 		t.Errorf("amid the flood a release took %v and a stop %v more than it was to wait, want %v at most", took, stop, stopWithin)
 	}
 	r.exit(flood)
@@ -127,7 +131,7 @@ func TestAbuse(t *testing.T) {
 	}
 }
 
-// What a flood may cost. Measured were 37 MB, 202 descriptors, 24 kB of log a second, 0.4 s.
+// What a flood may cost. Measured were 37 MB, 202 descriptors, 27 kB of log a second, 1.2 s.
 const (
 	mostMemory  = 100 << 20       // bytes of the server, at its peak
 	mostFiles   = 400             // descriptors: 128 connections of a node, 16 of others, and what serves them
@@ -140,9 +144,10 @@ const (
 )
 
 // flood starts e2e/flood on a host.
-func (r *rig) flood(host, kind string) *fleet.Process {
+func (r *rig) flood(host, kind string, flags ...string) *fleet.Process {
 	r.t.Helper()
 	argv := []string{"flood", "-at", strings.TrimSuffix(strings.TrimPrefix(r.api(), "http://"), "/v1"), "-cluster", r.Cluster(), "-name", r.NameOf(host)}
+	argv = append(argv, flags...)
 	if kind == "all" {
 		argv = append(argv, "same", "new", "offers", "polls", "reads", "lost", "conns", "heads", "bodies", "halves", "huge", "garbage")
 	} else {
