@@ -28,6 +28,8 @@ type Config struct {
 	Builders int
 	// NixConf is appended to the nix.conf of the named hosts; see [HostSpec].
 	NixConf map[string]string
+	// StoreSize bounds the /nix of the named hosts, in bytes; see [HostSpec].
+	StoreSize map[string]int64
 	// Systemd makes hosts pass for machines that systemd runs, as far as the
 	// service of the Nix daemon goes.
 	Systemd bool

@@ -24,6 +24,9 @@ type HostSpec struct {
 	// "extra-platforms = aarch64-linux" for a host that passes for another
 	// architecture's.
 	NixConf string
+	// StoreSize, if not 0, makes /nix a file system of its own with room for so many
+	// bytes, which a test can fill. It is in memory: a restart empties it.
+	StoreSize int64
 	// Fresh makes the host a machine as a CI service hands it out: systemd runs
 	// it, and there is neither Nix on it nor any of the lab's programs. What an
 	// installer of Nix would fetch is in [NixBin]; the host's systemctl starts the
@@ -58,6 +61,8 @@ type hostInfo struct {
 	// Systemd says that systemd's directory is in /run.
 	Systemd bool `json:"systemd,omitempty"`
 	Fresh   bool `json:"fresh,omitempty"`
+	// StoreSize, if not 0, is how many bytes /nix holds.
+	StoreSize int64 `json:"store_size,omitempty"`
 	// Shared is the directory that all hosts see under the name it has outside.
 	Shared string `json:"shared,omitempty"`
 }
@@ -91,7 +96,7 @@ func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error)
 	}
 	h := &Host{lab: l, dir: filepath.Join(l.dir, "hosts", spec.Name), info: hostInfo{
 		Name: spec.Name, Index: index, Root: l.info.Root, Bin: filepath.Join(l.dir, "bin"),
-		Systemd: l.info.Systemd || spec.Fresh, Fresh: spec.Fresh,
+		Systemd: l.info.Systemd || spec.Fresh, Fresh: spec.Fresh, StoreSize: spec.StoreSize,
 	}}
 	if l.info.Shared {
 		h.info.Shared = l.Shared()

@@ -62,14 +62,19 @@ func mountAll(dir string, info hostInfo) error {
 	}
 	at := func(name string) string { return filepath.Join(dir, "root", name) }
 	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", info.Root, filepath.Join(dir, "upper"), filepath.Join(dir, "work"))
-	mounts := []struct {
+	type mount struct {
 		source, target, fstype string
 		flags                  uintptr
 		options                string
-	}{
+	}
+	// The store can't lie on an overlay: Nix wants a plain file system.
+	store := mount{filepath.Join(dir, "nix"), at("nix"), "", unix.MS_BIND, ""}
+	if info.StoreSize > 0 {
+		store = mount{"tmpfs", at("nix"), "tmpfs", unix.MS_NODEV, fmt.Sprintf("mode=755,size=%d", info.StoreSize)}
+	}
+	mounts := []mount{
 		{"overlay", at(""), "overlay", 0, layers},
-		// The store can't lie on an overlay: Nix wants a plain file system.
-		{filepath.Join(dir, "nix"), at("nix"), "", unix.MS_BIND, ""},
+		store,
 		{"proc", at("proc"), "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", at("sys"), "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"tmpfs", at("run"), "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},

@@ -113,7 +113,9 @@ func (l *Lab) up(ctx context.Context, cfg Config, art artefacts) error {
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
-		wg.Go(func() { _, errs[i] = l.boot(ctx, HostSpec{Name: name, NixConf: cfg.NixConf[name]}, 10+i) })
+		wg.Go(func() {
+			_, errs[i] = l.boot(ctx, HostSpec{Name: name, NixConf: cfg.NixConf[name], StoreSize: cfg.StoreSize[name]}, 10+i)
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
