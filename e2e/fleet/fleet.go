@@ -32,6 +32,9 @@ type Fleet struct {
 	Builders []string
 	// Names are the builders that are called otherwise than NameOf would have it, by host.
 	Names map[string]string
+	// Under is what runs the program on a host, by host, before the program's own name:
+	// what becomes a process of the program in the end.
+	Under map[string][]string
 	// Env is set for every process, over what the fleet sets itself.
 	Env map[string]string
 	// Out, if not nil, gets what processes print, each line behind its host's name.
@@ -111,7 +114,7 @@ func (f *Fleet) environment(more map[string]string) []string {
 func (f *Fleet) StartBuilder(ctx context.Context, host string, more map[string]string) (*Process, error) {
 	env := map[string]string{"NIX_BUILDERS_HOSTNAME": f.NameOf(host)}
 	maps.Copy(env, more)
-	return f.start(ctx, host, "root", env, "nix-builders", "builder")
+	return f.start(ctx, host, "root", env, append(slices.Clone(f.Under[host]), "nix-builders", "builder")...)
 }
 
 // StartCoordinator starts the coordinator's step.
@@ -125,7 +128,8 @@ func (f *Fleet) StartCoordinator(ctx context.Context, more map[string]string, ar
 		"NIX_BUILDERS_BUILDERS": strings.Join(names, " "),
 	}
 	maps.Copy(env, more)
-	return f.start(ctx, f.Coordinator, "root", env, append([]string{"nix-builders", "coordinator"}, args...)...)
+	argv := append(slices.Clone(f.Under[f.Coordinator]), "nix-builders", "coordinator")
+	return f.start(ctx, f.Coordinator, "root", env, append(argv, args...)...)
 }
 
 // Start starts another command on a host, with the environment of the run.
