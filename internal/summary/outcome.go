@@ -136,7 +136,7 @@ const (
 	// are told.
 	maxNamed, maxListed = 4, 6
 	// maxName and maxReason bound texts of others outside the table, in characters.
-	maxName, maxReason = 64, 120
+	maxName, maxReason = 64, 240
 )
 
 // names are the first of who, each shown by show, and how many more there are.
