@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +27,7 @@ import (
 // what is to be fast is measured by the benchmarks.
 const patience = 60 * time.Second
 
-// startLab boots a lab of the test's own, called after it, under the policy that users
+// startLab boots a lab of the test's own, called after it or the subtest, under the policy that users
 // are told to set unless the test has another.
 func startLab(t *testing.T, cfg testbed.Config) *testbed.Lab {
 	t.Helper()
@@ -37,7 +38,7 @@ func startLab(t *testing.T, cfg testbed.Config) *testbed.Lab {
 		}
 		cfg.Control.Policy = &policy
 	}
-	cfg.Name = strings.ToLower(fmt.Sprintf("%.20s-%d", strings.TrimPrefix(t.Name(), "Test"), os.Getpid()))
+	cfg.Name = strings.ToLower(fmt.Sprintf("%.20s-%d", strings.TrimPrefix(path.Base(t.Name()), "Test"), os.Getpid()))
 	return testbed.Start(t, cfg)
 }
 

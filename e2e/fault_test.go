@@ -1,0 +1,301 @@
+package e2e_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+)
+
+// chaos adds the stories that take minutes, and the variants of others.
+var chaos = flag.Bool("chaos", false, "run all stories about faults, also those that take minutes")
+
+// A faultStory is one fault, what led to it and what came of it, on a lab of its own. Its fault
+// fires when a state is seen, and it ends with [fault.end].
+type faultStory struct {
+	name     string // at most 20 characters
+	builders int
+	chaos    bool // only with -chaos
+	env      []string
+	nixConf  map[string]string
+	tell     func(*fault)
+}
+
+// storiesAtOnce is how many stories run at a time: they mostly wait.
+const storiesAtOnce = 4
+
+// TestFaults is the matrix of faults: what a user sees when a part of the cluster dies, is
+// cut off, or lies. All that is not about it goes on.
+func TestFaults(t *testing.T) {
+	stories := slices.Concat(builderFaults())
+	turn := make(chan struct{}, storiesAtOnce)
+	var telling sync.WaitGroup
+	for _, s := range stories {
+		if s.chaos && !*chaos {
+			continue
+		}
+		telling.Go(func() {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			t.Run(s.name, func(t *testing.T) { s.run(t) })
+		})
+	}
+	telling.Wait()
+}
+
+func (s faultStory) run(t *testing.T) {
+	lab := startLab(t, testbed.Config{
+		Builders: s.builders, NixConf: s.nixConf, Programs: []string{"./cmd/nix-builders", "./e2e/links"},
+	})
+	f := &fault{rig: newRig(t, lab, s.name, s.builders)}
+	for k, v := range pairs(s.env) {
+		f.Env[k] = v
+	}
+	f.pristine = f.files(testbed.Coordinator)
+	began := time.Now()
+	s.tell(f)
+	t.Logf("told in %v", time.Since(began).Round(100*time.Millisecond))
+}
+
+// shortLease is that of stories in which a lease has to run out.
+const (
+	shortLease = 6 * time.Second
+	leaseEnv   = "NIX_BUILDERS_LEASE=6"
+	oneIsReady = "NIX_BUILDERS_MIN_BUILDERS=1"
+)
+
+// noticed bounds the time from a fault to what it does under the short lease: the lease
+// itself, a grace, and what a busy machine takes.
+const noticed = shortLease + 5*time.Second
+
+// fault is a rig whose parts break.
+type fault struct {
+	*rig
+	pristine map[string]string // the coordinator's files before all
+	own      []string          // hosts whose tailscaled is the story's, not the program's
+	events   *stream           // all of them; nil before [fault.watch]
+}
+
+// serve starts the builders and the coordinator and returns when its step has ended well.
+// more is set for single builders, by host.
+func (f *fault) serve(more map[string][]string) {
+	f.t.Helper()
+	for _, host := range f.Builders {
+		f.builder(host, more[host]...)
+	}
+	f.exitsWithin(f.coordinator(), 0, patience)
+	for _, host := range f.Builders {
+		f.awaitState(host, "ready")
+	}
+	f.watch()
+}
+
+// watch begins to note the events.
+func (f *fault) watch() {
+	f.t.Helper()
+	f.events = caller{f.Host(f.Coordinator), f.api()}.listen(f.t, "-H", "Last-Event-ID: 0")
+}
+
+// untilLost waits for the loss of a builder and returns it.
+func (f *fault) untilLost(host string, since time.Time) apiclient.Builder {
+	f.t.Helper()
+	b := f.awaitState(host, "lost")
+	if took := time.Since(since); took > noticed {
+		f.t.Errorf("%s was lost after %v, want at most %v", host, took, noticed)
+	} else {
+		f.t.Logf("%s was lost after %v: %s", host, took.Round(100*time.Millisecond), b.Reason)
+	}
+	return b
+}
+
+// awaitPhase waits until the cluster is in this phase.
+func (f *fault) awaitPhase(phase apiclient.Phase) {
+	f.t.Helper()
+	f.await(string(phase), func(now apiclient.Cluster) bool { return now.Phase == phase })
+}
+
+// do runs a part of the lab's own, such as cutting a cable.
+func (f *fault) do(act func(context.Context) error) time.Time {
+	f.t.Helper()
+	if err := act(within(f.t, patience)); err != nil {
+		f.t.Fatal(err)
+	}
+	return time.Now()
+}
+
+// count is how many lines a command prints on a host.
+func (f *fault) count(host, shell string) int {
+	f.t.Helper()
+	n, err := strconv.Atoi(f.must(host, "sh", "-c", "("+shell+") | wc -l"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
+// building is how many builds run on a host, by the users that only builds run as.
+func (f *fault) building(host string) int {
+	f.t.Helper()
+	return f.count(host, "ps -eo user= | grep ^nixbld | sort -u")
+}
+
+// links is how many links the coordinator's Nix has to a host's builder.
+func (f *fault) links(host string) int {
+	f.t.Helper()
+	return f.count(f.Coordinator, "links | grep -F '"+strings.ToLower(f.NameOf(host))+" '")
+}
+
+// sleepOn starts n builds on a host that don't end by themselves, and returns when they
+// run there. The host has to be the one that Nix likes best.
+func (f *fault) sleepOn(host string, n int) *fleet.Process {
+	f.t.Helper()
+	p := f.build("fan-in.nix", "--arg", "leaves", fmt.Sprint(n), "--argstr", "seconds", "600")
+	f.started = append(f.started, p)
+	eventually(f.t, fmt.Sprintf("%d builds on %s", n, host), func() bool {
+		return f.building(host) == n && f.links(host) == n
+	})
+	return p
+}
+
+// failsWithin wants nix build to end with an error, as stock Nix does when the builder of
+// a build is gone.
+func (f *fault) failsWithin(p *fleet.Process, since time.Time, d time.Duration) {
+	f.t.Helper()
+	code, err := p.Wait(within(f.t, d-time.Since(since)))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Logf("nix build ended %v after the fault, with code %d", time.Since(since).Round(100*time.Millisecond), code)
+	if code == 0 {
+		f.t.Errorf("nix build succeeded although its builder is gone:\n%s", p.Output())
+	}
+	f.says(p, "error:")
+}
+
+// builds wants a build to succeed, with a part on each of these hosts and on no other.
+func (f *fault) builds(hosts ...string) {
+	f.t.Helper()
+	p := f.build("fan-in.nix", "--arg", "leaves", fmt.Sprint(2*len(hosts)), "--argstr", "seconds", "0.5")
+	if diff := cmp.Diff(slices.Sorted(slices.Values(hosts)), hostsOf(f.where(p))); diff != "" {
+		f.t.Errorf("hosts that built (-want +got):\n%s", diff)
+	}
+}
+
+// trueFiles wants the machines file to be one that Nix reads, and to name the builders that
+// the API says are ready and nobody else.
+func (f *fault) trueFiles() {
+	f.t.Helper()
+	var want, got []string
+	eventually(f.t, "a machines file that says what the API says", func() bool {
+		now := f.await("there", func(apiclient.Cluster) bool { return true })
+		want, got = nil, f.machines()
+		for _, b := range now.Builders {
+			if b.State == "ready" && now.Phase != "stopping" && now.Phase != "stopped" {
+				want = append(want, strings.ToLower(b.Name))
+			}
+		}
+		slices.Sort(want)
+		return slices.Equal(want, got)
+	})
+	if f.t.Failed() {
+		f.t.Logf("machines: %v, ready: %v", got, want)
+	}
+}
+
+// machines are the names in the machines file, each line of which has to be whole.
+func (f *fault) machines() (names []string) {
+	f.t.Helper()
+	text := f.must(f.Coordinator, "sh", "-c", "cat /etc/nix/machines 2>/dev/null || true")
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		fields := strings.Fields(line)
+		name, ok := strings.CutPrefix(fields[0], "ssh-ng://root@")
+		name, _, program := strings.Cut(name, "?remote-program=/")
+		if len(fields) != 8 || !ok || !program {
+			f.t.Fatalf("machines has a line that is none: %q", line)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// end is how every story ends. What is left builds, is released, and leaves nothing behind;
+// remaining are the hosts whose builders are ready.
+func (f *fault) end(remaining ...string) {
+	f.t.Helper()
+	f.trueFiles()
+	if len(remaining) > 0 {
+		f.builds(remaining...)
+	}
+	f.stop()
+	for _, host := range remaining {
+		f.exitsWithin(f.builders[host], 0, patience)
+	}
+	f.gone()
+}
+
+// gone wants nothing of the program on any host, once the coordinator has left.
+func (f *fault) gone() {
+	f.t.Helper()
+	f.trueFiles()
+	f.leave()
+	if diff := cmp.Diff(f.pristine, f.files(f.Coordinator)); diff != "" {
+		f.t.Errorf("files of the coordinator are not as they were (-before +after):\n%s", diff)
+	}
+	for _, h := range f.Lab.Hosts() {
+		if !h.Alive() {
+			continue
+		}
+		programs := "nix-builders|ssh|nix __build-remote|nix-daemon --stdio"
+		if !slices.Contains(f.own, h.Name()) {
+			programs += "|tailscaled"
+		}
+		var left string
+		deadline := time.Now().Add(10 * time.Second)
+		for {
+			left = f.must(h.Name(), "sh", "-c", `ps -eo pid=,ppid=,user=,args= -ww | grep -E "^ *[0-9]+ +[0-9]+ +(nixbld|[^ ]+ +([^ ]*/)?(`+programs+`)( |$))" || true`)
+			if left == "" || time.Now().After(deadline) {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if left != "" {
+			f.t.Errorf("left on %s:\n%s", h.Name(), left)
+		}
+	}
+}
+
+// nobodyWasLost wants no event of the cluster, which has stopped, to be a loss or a second
+// arrival.
+func (f *fault) nobodyWasLost() {
+	f.t.Helper()
+	joined := map[string]int{}
+	for _, e := range f.events.rest(f.t) {
+		if e.Type == apiclient.BuilderLost {
+			f.t.Errorf("a builder was dropped: %s", show(e))
+		}
+		if e.Type == apiclient.BuilderJoined && e.Builder != nil {
+			joined[*e.Builder]++
+		}
+	}
+	for name, n := range joined {
+		if n != 1 {
+			f.t.Errorf("%s joined %d times", name, n)
+		}
+	}
+}
