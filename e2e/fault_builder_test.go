@@ -123,7 +123,7 @@ func goneWhenReady(f *fault, w way) {
 // waiting for a builder that is no more, and the same command then builds elsewhere.
 func goneMidBuild(f *fault, w way) {
 	f.serve(preferred)
-	build := f.sleepOn(victim, 2)
+	build := f.sleepOn(victim)
 	at := w.strike(f)
 	f.failsWithin(build, at, noticed)
 	f.untilLost(victim, at)
@@ -168,18 +168,20 @@ func (f *fault) noLinks() {
 // fails; the cluster is stopped all the same.
 func goneDuringStop(f *fault, w way) {
 	f.serve(preferred)
-	goOn := f.pause(victim, "builder") // that it does not leave before it goes
+	goOn := f.freeze(victim) // that it does not leave before it goes
 	stop := f.start(testbed.Runner, "stop-nix-builders", "--wait", "40s")
 	f.started = append(f.started, stop)
 	f.awaitPhase("stopping")
-	at := w.strike(f)
+	w.strike(f)
 	if w.silent {
 		goOn()
 	}
 	f.exitsWithin(stop, 1, noticed)
 	f.says(stop, f.NameOf(victim)+" did NOT leave", "stopped all the same")
 	f.exitsWithin(f.builders[survivor], 0, patience)
-	f.freesItself(f.builders[victim], w, at)
+	if w.silent { // it was told, or not, when it was cut off
+		f.exitsWithin(f.builders[victim], 0, patience)
+	}
 	f.gone()
 }
 
@@ -197,9 +199,14 @@ func (f *fault) freesItself(agent *fleet.Process, w way, since time.Time) {
 	}
 }
 
-// pause stops a process of a host's for a while; the function it returns lets it go on.
-func (f *fault) pause(host, command string) (goOn func()) {
+// freeze keeps a host from hearing anything on the tailnet; the function it returns ends
+// that.
+func (f *fault) freeze(host string) (thaw func()) {
 	f.t.Helper()
-	f.kill("STOP", host, command)
-	return func() { f.t.Helper(); f.kill("CONT", host, command) }
+	pids := f.pids(host, "tailscaled")
+	if len(pids) != 1 {
+		f.t.Fatalf("%s has the tailscaled %v, want one", host, pids)
+	}
+	f.must(host, "kill", "-STOP", pids[0])
+	return func() { f.t.Helper(); f.must(host, "kill", "-CONT", pids[0]) }
 }

@@ -38,7 +38,7 @@ const storiesAtOnce = 4
 // TestFaults is the matrix of faults: what a user sees when a part of the cluster dies, is
 // cut off, or lies. All that is not about it goes on.
 func TestFaults(t *testing.T) {
-	stories := slices.Concat(builderFaults())
+	stories := slices.Concat(builderFaults(), healedFaults(), daemonFaults(), coordinatorFaults(), nameFaults())
 	turn := make(chan struct{}, storiesAtOnce)
 	var telling sync.WaitGroup
 	for _, s := range stories {
@@ -95,10 +95,16 @@ func (f *fault) serve(more map[string][]string) {
 		f.builder(host, more[host]...)
 	}
 	f.exitsWithin(f.coordinator(), 0, patience)
+	f.allReady()
+	f.watch()
+}
+
+// allReady waits until all builders are.
+func (f *fault) allReady() {
+	f.t.Helper()
 	for _, host := range f.Builders {
 		f.awaitState(host, "ready")
 	}
-	f.watch()
 }
 
 // watch begins to note the events.
@@ -156,15 +162,13 @@ func (f *fault) links(host string) int {
 	return f.count(f.Coordinator, "links | grep -F '"+strings.ToLower(f.NameOf(host))+" '")
 }
 
-// sleepOn starts n builds on a host that don't end by themselves, and returns when they
-// run there. The host has to be the one that Nix likes best.
-func (f *fault) sleepOn(host string, n int) *fleet.Process {
+// sleepOn starts a build that does not end by itself on a host, and returns when it runs
+// there. The host has to be the one that Nix likes best.
+func (f *fault) sleepOn(host string) *fleet.Process {
 	f.t.Helper()
-	p := f.build("fan-in.nix", "--arg", "leaves", fmt.Sprint(n), "--argstr", "seconds", "600")
+	p := f.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "600")
 	f.started = append(f.started, p)
-	eventually(f.t, fmt.Sprintf("%d builds on %s", n, host), func() bool {
-		return f.building(host) == n && f.links(host) == n
-	})
+	eventually(f.t, "a build on "+host, func() bool { return f.building(host) == 1 && f.links(host) == 1 })
 	return p
 }
 
@@ -257,6 +261,12 @@ func (f *fault) gone() {
 	if diff := cmp.Diff(f.pristine, f.files(f.Coordinator)); diff != "" {
 		f.t.Errorf("files of the coordinator are not as they were (-before +after):\n%s", diff)
 	}
+	f.noOrphans()
+}
+
+// noOrphans wants no process of ours, of a hook, or of a build on any host that is alive.
+func (f *fault) noOrphans() {
+	f.t.Helper()
 	for _, h := range f.Lab.Hosts() {
 		if !h.Alive() {
 			continue
@@ -265,14 +275,13 @@ func (f *fault) gone() {
 		if !slices.Contains(f.own, h.Name()) {
 			programs += "|tailscaled"
 		}
+		find := `ps -eo pid=,ppid=,user=,args= -ww | grep -E "^ *[0-9]+ +[0-9]+ +(nixbld|[^ ]+ +([^ ]*/)?(` + programs + `)( |$))" || true`
 		var left string
-		deadline := time.Now().Add(10 * time.Second)
-		for {
-			left = f.must(h.Name(), "sh", "-c", `ps -eo pid=,ppid=,user=,args= -ww | grep -E "^ *[0-9]+ +[0-9]+ +(nixbld|[^ ]+ +([^ ]*/)?(`+programs+`)( |$))" || true`)
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			left = f.must(h.Name(), "sh", "-c", find)
 			if left == "" || time.Now().After(deadline) {
 				break
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
 		if left != "" {
 			f.t.Errorf("left on %s:\n%s", h.Name(), left)

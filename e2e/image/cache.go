@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"strings"
 )
 
@@ -80,6 +81,10 @@ func CopyFile(from, to string) error {
 		return err
 	}
 	defer src.Close()
+	// A process that is forked meanwhile would hold dst open for a moment longer, and the
+	// kernel runs no program that somebody may write to.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err

@@ -5,5 +5,5 @@
 }:
 (import ./tools.nix).run {
   name = "big-${tag}";
-  script = "dd if=/dev/urandom of=$out bs=1M count=${toString megabytes} 2>/dev/null";
+  script = "head -c ${toString megabytes}m /dev/urandom > $out";
 }

@@ -1,0 +1,142 @@
+package e2e_test
+
+import (
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+)
+
+// daemonFaults are the ends of the programs that the cluster rests on.
+func daemonFaults() []faultStory {
+	short := []string{leaseEnv, oneIsReady}
+	return []faultStory{
+		{name: "tailscaled-killed", builders: 2, env: short, tell: tailscaledKilled},
+		{name: "tailscaled-killed-co", builders: 2, env: short, tell: coordinatorsTailscaledKilled},
+		{name: "tailscaled-back", builders: 2, env: short, tell: tailscaledBack},
+		{name: "tailscaled-back-co", builders: 2, env: short, tell: coordinatorsTailscaledBack},
+		{name: "nix-daemon-killed", builders: 2, env: short, tell: nixDaemonKilled},
+	}
+}
+
+// A builder without its tailscaled is a builder that is cut off, and it does not start
+// another: whatever killed one is likely to kill the next.
+func tailscaledKilled(f *fault) {
+	f.serve(preferred)
+	build := f.sleepOn(victim)
+	at := f.killTailscaled(victim)
+	f.failsWithin(build, at, noticed)
+	f.untilLost(victim, at)
+	f.trueFiles()
+	f.exitsWithin(f.builders[victim], 0, 2*shortLease+window-time.Since(at))
+	f.says(f.builders[victim], "the coordinator is silent")
+	f.end(survivor)
+}
+
+// A coordinator without its tailscaled has no builders, and they end well. Nix builds here.
+func coordinatorsTailscaledKilled(f *fault) {
+	f.serve(preferred)
+	build := f.sleepOn(victim)
+	at := f.killTailscaled(f.Coordinator)
+	f.failsWithin(build, at, noticed)
+	for _, host := range f.Builders {
+		f.exitsWithin(f.builders[host], 0, 2*shortLease+window-time.Since(at))
+		f.says(f.builders[host], "the coordinator is silent")
+	}
+	eventually(f.t, "without machines", func() bool { return len(f.machines()) == 0 })
+	f.wantExit(f.buildAnywhere("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "0"), 0)
+	f.left()
+}
+
+// killTailscaled kills that of a host.
+func (f *fault) killTailscaled(host string) time.Time {
+	f.t.Helper()
+	f.must(host, "pkill", "-KILL", "-x", "tailscaled")
+	return time.Now()
+}
+
+// ownTailscaled starts a host's tailscaled before the program needs one, as a machine does
+// that is on a tailnet for good: it comes back as the node that it was.
+func (f *fault) ownTailscaled(host string) {
+	f.t.Helper()
+	f.own = append(f.own, host)
+	if err := f.Host(host).StartTailscaled(within(f.t, patience), "--state=/var/lib/tailscale/tailscaled.state"); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// restartTailscaled kills a host's tailscaled and starts it again, as its service manager
+// would.
+func (f *fault) restartTailscaled(host string) time.Time {
+	f.t.Helper()
+	f.killTailscaled(host)
+	eventually(f.t, "without a tailscaled", func() bool { return len(f.pids(host, "tailscaled")) == 0 })
+	if err := f.Host(host).StartTailscaled(within(f.t, patience), "--state=/var/lib/tailscale/tailscaled.state"); err != nil {
+		f.t.Fatal(err)
+	}
+	return time.Now()
+}
+
+// A builder's tailscaled is restarted. It serves SSH, so the builds there are lost; the
+// builder is not.
+func tailscaledBack(f *fault) {
+	f.ownTailscaled(victim)
+	f.serve(preferred)
+	build := f.sleepOn(victim)
+	before := f.awaitState(victim, "ready")
+	at := f.restartTailscaled(victim)
+	f.failsWithin(build, at, noticed+patience/2)
+	f.builds(victim, survivor)
+	after := f.awaitState(victim, "ready")
+	if before.Id == nil || after.Id == nil || *before.Id != *after.Id {
+		f.t.Errorf("%s had the id %v and has %v", victim, before.Id, after.Id)
+	}
+	f.endWithoutLoss(victim, survivor)
+}
+
+// The coordinator's tailscaled is restarted. Connections outlive that, and so does a build.
+func coordinatorsTailscaledBack(f *fault) {
+	f.ownTailscaled(f.Coordinator)
+	f.serve(preferred)
+	build := f.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "12")
+	eventually(f.t, "a build on "+victim, func() bool { return f.building(victim) == 1 && f.links(victim) == 1 })
+	f.restartTailscaled(f.Coordinator)
+	if building := f.building(victim); building != 1 {
+		f.t.Errorf("%s has %d builds after the restart", victim, building)
+	}
+	f.built(build)
+	f.endWithoutLoss(victim, survivor)
+}
+
+// Nix's daemons on a builder are killed, as when its memory runs out. Their builds are lost
+// at once, and the builder takes the next.
+func nixDaemonKilled(f *fault) {
+	f.serve(preferred)
+	build := f.sleepOn(victim)
+	f.must(victim, "pkill", "-KILL", "-x", "nix-daemon")
+	f.failsWithin(build, time.Now(), 5*time.Second)
+	f.noLinks()
+	f.endWithoutLoss(victim, survivor)
+}
+
+// endWithoutLoss is [fault.end] of a story in which nobody may be dropped.
+func (f *fault) endWithoutLoss(remaining ...string) {
+	f.t.Helper()
+	f.trueFiles()
+	f.builds(remaining...)
+	f.stop()
+	for _, host := range remaining {
+		f.exitsWithin(f.builders[host], 0, patience)
+	}
+	f.nobodyWasLost()
+	f.gone()
+}
+
+// left is [fault.gone] where the API can't be asked any more.
+func (f *fault) left() {
+	f.t.Helper()
+	code, printed := f.run(testbed.Root, "nix-builders", "leave")
+	if code != 0 {
+		f.t.Errorf("nix-builders leave ended with code %d:\n%s", code, printed)
+	}
+	f.noOrphans()
+}
