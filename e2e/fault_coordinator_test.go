@@ -29,6 +29,8 @@ func stepByHand(f *fault) {
 	build := f.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "8")
 	eventually(f.t, "a build on "+victim, func() bool { return f.building(victim) == 1 && f.links(victim) == 1 })
 
+	// A server whose supervisor dies ends in order, if it has the time.
+	f.kill("STOP", f.Coordinator, "serve")
 	f.kill("KILL", f.Coordinator, "supervise", "serve")
 	f.exitsWithin(f.coordinator(), 0, patience)
 	f.watch()

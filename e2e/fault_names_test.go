@@ -97,7 +97,8 @@ func liar(f *fault) {
 		{"a line of its own for machines", strings.Replace(good, "x86_64-linux", `x86_64-linux\nssh-ng://root@evil`, 1), problem.Invalid},
 		{"a program with arguments", strings.Replace(good, "/usr/bin/nix-daemon", "/bin/sh -c reboot", 1), problem.Invalid},
 		{"no systems", strings.Replace(good, `["x86_64-linux"]`, "[]", 1), problem.Invalid},
-		{"ten thousand systems", strings.Replace(good, `"x86_64-linux"`, `"x86_64-linux"`+strings.Repeat(`,"a-linux"`, 10_000), 1), problem.Invalid},
+		{"a thousand systems", strings.Replace(good, `"x86_64-linux"`, `"x86_64-linux"`+strings.Repeat(`,"a-linux"`, 1000), 1), problem.Invalid},
+		{"ten thousand systems", strings.Replace(good, `"x86_64-linux"`, `"x86_64-linux"`+strings.Repeat(`,"a-linux"`, 10_000), 1), problem.TooLarge},
 	} {
 		f.t.Log(lie.what)
 		lies.post(f.t, "/check-ins", lie.body).refused(f.t, lie.want)

@@ -9,8 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"strings"
+	"syscall"
 )
 
 // Cache is a directory of artefacts. Any number of processes may use one.
