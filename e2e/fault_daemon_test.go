@@ -8,12 +8,12 @@ import (
 
 // daemonFaults are the ends of the programs that the cluster rests on.
 func daemonFaults() []faultStory {
-	short := []string{leaseEnv, oneIsReady}
+	short, long := []string{leaseEnv, oneIsReady}, []string{oneIsReady}
 	return []faultStory{
 		{name: "tailscaled-killed", builders: 2, env: short, tell: tailscaledKilled},
 		{name: "tailscaled-killed-co", builders: 2, env: short, tell: coordinatorsTailscaledKilled},
-		{name: "tailscaled-back", builders: 2, env: short, tell: tailscaledBack},
-		{name: "tailscaled-back-co", builders: 2, env: short, tell: coordinatorsTailscaledBack},
+		{name: "tailscaled-back", builders: 2, env: long, tell: tailscaledBack},
+		{name: "tailscaled-back-co", builders: 2, env: long, tell: coordinatorsTailscaledBack},
 		{name: "nix-daemon-killed", builders: 2, env: short, tell: nixDaemonKilled},
 	}
 }
@@ -84,7 +84,7 @@ func tailscaledBack(f *fault) {
 	build := f.sleepOn(victim)
 	before := f.awaitState(victim, "ready")
 	at := f.restartTailscaled(victim)
-	f.failsWithin(build, at, noticed+patience/2)
+	f.failsWithin(build, at, patience/2)
 	f.builds(victim, survivor)
 	after := f.awaitState(victim, "ready")
 	if before.Id == nil || after.Id == nil || *before.Id != *after.Id {

@@ -13,10 +13,12 @@ import (
 // healedFaults are networks that fail and come back.
 func healedFaults() []faultStory {
 	return []faultStory{
-		{name: "cut-for-5s", builders: 5, env: []string{oneIsReady}, tell: func(f *fault) { blink(f, 5*time.Second) }},
-		{name: "cut-for-20s", builders: 5, env: []string{oneIsReady}, tell: func(f *fault) { blink(f, 20*time.Second) }},
-		{name: "cut-until-lost", builders: 2, env: []string{leaseEnv, oneIsReady}, tell: cutUntilLost},
 		{name: "cut-for-120s", builders: 3, chaos: true, env: []string{oneIsReady}, tell: cutForTwoMinutes},
+		{name: "cut-for-20s", builders: 5, env: []string{oneIsReady}, tell: func(f *fault) { blink(f, 20*time.Second) }},
+		{name: "cut-for-5s", builders: 5, env: []string{oneIsReady}, tell: func(f *fault) { blink(f, 5*time.Second) }},
+		{name: "stop-cut-for-20s", builders: 2, env: []string{oneIsReady}, tell: func(f *fault) { blinkDuringStop(f, 20*time.Second) }},
+		{name: "stop-cut-for-5s", builders: 2, env: []string{oneIsReady}, tell: func(f *fault) { blinkDuringStop(f, 5*time.Second) }},
+		{name: "cut-until-lost", builders: 2, env: []string{leaseEnv, oneIsReady}, tell: cutUntilLost},
 	}
 }
 
@@ -65,16 +67,26 @@ func blink(f *fault, d time.Duration) {
 	f.awaitState(unverified, "joined")
 	f.trueFiles()
 
-	// And once more, while a stop waits for the idle one.
-	f.do(f.Host(idle).Cut)
+	f.stop()
+	for _, host := range cut {
+		f.exitsWithin(f.builders[host], 0, patience)
+	}
+	f.nobodyWasLost()
+	f.gone()
+}
+
+// A stop waits for a builder whose network fails for a moment, and is told of its departure.
+func blinkDuringStop(f *fault, d time.Duration) {
+	f.serve(preferred)
+	f.do(f.Host(victim).Cut)
 	stop := f.start(testbed.Runner, "stop-nix-builders", "--wait", "60s")
 	f.started = append(f.started, stop)
 	f.awaitPhase("stopping")
 	time.Sleep(d)
-	f.do(f.Host(idle).Heal)
+	f.do(f.Host(victim).Heal)
 	f.exitsWithin(stop, 0, patience)
-	f.says(stop, "Released 5 of 5 builders")
-	for _, host := range cut {
+	f.says(stop, "Released 2 of 2 builders")
+	for _, host := range f.Builders {
 		f.exitsWithin(f.builders[host], 0, patience)
 	}
 	f.nobodyWasLost()
@@ -103,9 +115,7 @@ func cutUntilLost(f *fault) {
 	before := f.awaitState(victim, "ready")
 	at := f.do(f.Host(victim).Cut)
 	f.untilLost(victim, at)
-	f.trueFiles()
-	f.builds(survivor)
-	f.do(f.Host(victim).Heal)
+	f.do(f.Host(victim).Heal) // before it gives its coordinator up
 	after := f.awaitState(victim, "ready")
 	f.t.Logf("ready again %v after the cut", time.Since(at).Round(100*time.Millisecond))
 	if before.Id == nil || after.Id == nil || *before.Id != *after.Id {
