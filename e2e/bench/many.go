@@ -17,7 +17,7 @@ import (
 
 const (
 	manySize   = 256
-	manyLease  = 15 * time.Second
+	manyLease  = 45 * time.Second
 	manyLeases = 2 // for which nobody may be lost
 	manyName   = "nix-builder-many-ubuntu-24.04-%d"
 	manyStop   = 2.0   // seconds
@@ -105,6 +105,14 @@ func (m *manyMeasures) run(ctx context.Context, b *bench, lab *testbed.Lab) erro
 		return err
 	}
 	m.stop.took(ended.Sub(began))
+	if took := ended.Sub(began); took.Seconds() > manyStop {
+		text, err := r.ServerLog(ctx)
+		if err != nil {
+			return err
+		}
+		i := max(0, strings.Index(text, "cluster.stopping"))
+		b.logf("  a stop of %v, which began at %v:\n%.6000s", took, began, text[strings.LastIndexByte(text[:i], '\n')+1:])
+	}
 	for _, p := range append(crews, real) {
 		if err := well(ctx, p); err != nil {
 			return err
