@@ -23,7 +23,7 @@ func TestDrain(t *testing.T) {
 		p := r.buildAnywhere("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", seconds)
 		r.started = append(r.started, p)
 		eventually(r.t, "a leaf that is built on a builder", func() bool {
-			return r.running(b1, "sleep")+r.running(b2, "sleep") == 1
+			return r.building(b1)+r.building(b2) == 1
 		})
 		return p
 	}
@@ -104,21 +104,6 @@ func TestDrain(t *testing.T) {
 		r.wantReleased()
 		r.leave()
 	})
-}
-
-// running is how many processes of a host run this command.
-func (r *rig) running(host, command string) (n int) {
-	r.t.Helper()
-	all, err := r.Host(host).Processes()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, p := range all {
-		if p.Argv[0] == command {
-			n++
-		}
-	}
-	return n
 }
 
 // endsInError wants nix build to end with an error soon.

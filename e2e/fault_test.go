@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,22 +139,6 @@ func (f *fault) do(act func(context.Context) error) time.Time {
 		f.t.Fatal(err)
 	}
 	return time.Now()
-}
-
-// count is how many lines a command prints on a host.
-func (f *fault) count(host, shell string) int {
-	f.t.Helper()
-	n, err := strconv.Atoi(f.must(host, "sh", "-c", "("+shell+") | wc -l"))
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return n
-}
-
-// building is how many builds run on a host, by the users that only builds run as.
-func (f *fault) building(host string) int {
-	f.t.Helper()
-	return f.count(host, "ps -eo user= | grep ^nixbld | sort -u")
 }
 
 // links is how many links the coordinator's Nix has to a host's builder.

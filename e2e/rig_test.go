@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,6 +101,22 @@ func (r *rig) as(user, host string, argv ...string) (code int, printed string) {
 func (r *rig) must(host string, argv ...string) string {
 	r.t.Helper()
 	return output(r.t, r.Host(host), testbed.Root, argv...)
+}
+
+// count is how many lines a command prints on a host.
+func (r *rig) count(host, shell string) int {
+	r.t.Helper()
+	n, err := strconv.Atoi(r.must(host, "sh", "-c", "("+shell+") | wc -l"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+// building is how many builds run on a host, by the users that only builds run as.
+func (r *rig) building(host string) int {
+	r.t.Helper()
+	return r.count(host, "ps -eo user= | grep ^nixbld | sort -u")
 }
 
 // exitsWithin waits for the end of a process, which has to have this exit code.
