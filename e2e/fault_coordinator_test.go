@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/control"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
 
@@ -86,5 +87,19 @@ func controlCut(f *fault, d time.Duration) {
 	}
 	f.builds(victim, survivor)
 	f.do(f.Lab.HealControl)
+	f.heardByControl()
 	f.endWithoutLoss(victim, survivor)
+}
+
+// heardByControl waits until every host hears the control server again, which tailscaled
+// tries ever more rarely: by a policy that it can only have heard of now.
+func (f *fault) heardByControl() {
+	f.t.Helper()
+	tags := []string{builderTag, coordinatorTag}
+	grant(f.t, f.Lab, control.Grant{Src: tags, Dst: tags, IP: []string{"tcp:48379"}})
+	for _, h := range f.Lab.Hosts() {
+		eventually(f.t, h.Name()+" hears the control server", func() bool {
+			return f.count(h.Name(), "tailscale debug netmap | grep 48379") > 0
+		})
+	}
 }
