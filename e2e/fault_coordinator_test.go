@@ -20,6 +20,13 @@ func coordinatorFaults() []faultStory {
 	}
 }
 
+// endFaults come last: they show what is not as it should be yet.
+func endFaults() []faultStory {
+	return []faultStory{
+		{name: "control-cut-at-end", builders: 2, chaos: true, env: []string{leaseEnv}, tell: controlCutAtTheEnd},
+	}
+}
+
 // The server and who would start it again are dead. A person runs the step once more, and
 // has the cluster that was there, with the builders that have waited.
 func stepByHand(f *fault) {
@@ -91,8 +98,9 @@ func controlCut(f *fault, d time.Duration) {
 	f.endWithoutLoss(victim, survivor)
 }
 
-// heardByControl waits until every host hears the control server again, which tailscaled
-// tries ever more rarely: by a policy that it can only have heard of now.
+// heardByControl waits until every host hears the control server again, by a policy that
+// it can only have heard of now, and is heard there: what was said to nobody is said again
+// ever more rarely.
 func (f *fault) heardByControl() {
 	f.t.Helper()
 	tags := []string{builderTag, coordinatorTag}
@@ -101,5 +109,16 @@ func (f *fault) heardByControl() {
 		eventually(f.t, h.Name()+" hears the control server", func() bool {
 			return f.count(h.Name(), "tailscale debug netmap | grep 48379") > 0
 		})
+		eventually(f.t, h.Name()+" is heard by the control server", func() bool {
+			return f.count(h.Name(), "ss -Htn 'dport = :8080' | awk '$3 > 0'") == 0
+		})
 	}
+}
+
+// The control server can't be reached when the job ends. Nothing of the cluster needs it any
+// more, so that is no failure of the job; the tailnet forgets ephemeral nodes by itself.
+func controlCutAtTheEnd(f *fault) {
+	f.serve(preferred)
+	f.do(f.Lab.CutControl)
+	f.endWithoutLoss(victim, survivor)
 }

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
@@ -15,6 +16,7 @@ func daemonFaults() []faultStory {
 		{name: "tailscaled-back", builders: 2, env: long, tell: tailscaledBack},
 		{name: "tailscaled-back-co", builders: 2, env: long, tell: coordinatorsTailscaledBack},
 		{name: "nix-daemon-killed", builders: 2, env: short, tell: nixDaemonKilled},
+		{name: "disk-full", builders: 2, env: short, store: map[string]int64{victim: 1 << 30}, tell: diskFull},
 	}
 }
 
@@ -116,6 +118,32 @@ func nixDaemonKilled(f *fault) {
 	f.failsWithin(build, time.Now(), 5*time.Second)
 	f.noLinks()
 	f.endWithoutLoss(victim, survivor)
+}
+
+// A builder's disk is too small for a build, which fails and says why. It gets no more
+// builds when it is nearly full, until it has room again.
+func diskFull(f *fault) {
+	f.serve(preferred)
+	f.leaveFree(victim, 250)
+	build := f.build("big.nix", "--arg", "megabytes", "400")
+	f.exitsWithin(build, 1, patience)
+	f.says(build, "No space left on device", "on 'ssh-ng://root@"+f.NameOf(victim)+"?")
+	f.noLinks()
+	f.leaveFree(victim, 50)
+	b := f.awaitState(victim, "cordoned")
+	contains(f.t, "the reason", b.Reason, "short of disk")
+	f.trueFiles()
+	f.builds(survivor)
+	f.must(victim, "sh", "-c", "rm /nix/full-*")
+	f.awaitState(victim, "ready")
+	f.endWithoutLoss(victim, survivor)
+}
+
+// leaveFree fills a host's store up to so many megabytes.
+func (f *fault) leaveFree(host string, megabytes int) {
+	f.t.Helper()
+	f.must(host, "sh", "-euc", `n=$(($(df --output=avail -BM /nix | tr -dc 0-9) - $1)); test $n -gt 0; fallocate -l "${n}M" "/nix/full-$1"`,
+		"sh", fmt.Sprint(megabytes))
 }
 
 // endWithoutLoss is [fault.end] of a story in which nobody may be dropped.

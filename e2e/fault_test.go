@@ -28,7 +28,7 @@ type faultStory struct {
 	builders int
 	chaos    bool // only with -chaos
 	env      []string
-	nixConf  map[string]string
+	store    map[string]int64 // size of the hosts' stores, if not as large as the disk
 	tell     func(*fault)
 }
 
@@ -39,7 +39,7 @@ const storiesAtOnce = 6
 // cut off, or lies. All that is not about it goes on.
 func TestFaults(t *testing.T) {
 	// The long ones first, so that none is waited for alone.
-	stories := slices.Concat(healedFaults(), coordinatorFaults(), daemonFaults(), nameFaults(), builderFaults())
+	stories := slices.Concat(healedFaults(), coordinatorFaults(), daemonFaults(), nameFaults(), builderFaults(), endFaults())
 	turn := make(chan struct{}, storiesAtOnce)
 	var telling sync.WaitGroup
 	for _, s := range stories {
@@ -57,7 +57,7 @@ func TestFaults(t *testing.T) {
 
 func (s faultStory) run(t *testing.T) {
 	lab := startLab(t, testbed.Config{
-		Builders: s.builders, NixConf: s.nixConf, Programs: []string{"./cmd/nix-builders", "./e2e/links"},
+		Builders: s.builders, StoreSize: s.store, Programs: []string{"./cmd/nix-builders", "./e2e/links"},
 	})
 	f := &fault{rig: newRig(t, lab, s.name, s.builders)}
 	for k, v := range pairs(s.env) {
