@@ -61,6 +61,20 @@ e2e: ## run the tests on real hosts, and the demo (Linux and root; else they say
 	$(ROOT) $(GO) test -race -p 1 -timeout 30m $(E2E)
 	if $(HAVE_ROOT); then $(MAKE) demo; else echo "demo: skipped, it needs Linux and root"; fi
 
+# What goes wrong in the random part depends on SEED alone, which the report names.
+SEED ?= $(shell date +%s)
+FOR ?= 5m
+FROM ?= 0
+FAULTS := ^Test(Faults|Suspend|Clock|HalfOpen|Links|Abuse|Drain|Stop|Signals|ServerDies|KillEverything|UnevenBuilders)
+.PHONY: chaos
+chaos: prepare ## run every story of faults, then a random mix of them for FOR=5m by SEED (FROM=step); CI runs a bounded part through e2e
+	$(ROOT) $(GO) test -race -timeout 1h -run '$(FAULTS)' ./e2e -chaos
+	$(MAKE) mix
+
+.PHONY: mix
+mix: ## the random mix of chaos alone; CI runs a bounded part of it through e2e
+	$(ROOT) $(GO) test -race -timeout 6h -run '^TestChaos$$' -v ./e2e -seed "$(SEED)" -for "$(FOR)" -from "$(FROM)"
+
 .PHONY: lint
 lint: shellcheck ## gofmt, go vet, staticcheck, shellcheck, actionlint, tidy module files
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

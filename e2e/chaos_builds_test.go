@@ -122,7 +122,7 @@ func (w *world) awaitOutput(p *fleet.Process, b *trial, ended <-chan struct{}) e
 
 // judge says what is wrong with how a build ended, given what went wrong meanwhile: it may
 // fail only if a builder that may have been lost had a part in it. lost says that it did.
-func (w *world) judge(b *trial, faults []fault, names map[int]string) (lost bool, err error) {
+func (w *world) judge(b *trial, faults []mishap, names map[int]string) (lost bool, err error) {
 	if b.code == 0 {
 		return false, nil
 	}

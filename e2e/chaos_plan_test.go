@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// A fault is one thing that goes wrong. How it is done and undone is in chaos_faults_test.go.
-type fault struct {
+// A mishap is one thing that goes wrong, on purpose. How it is made and put right again is in
+// chaos_mishaps_test.go.
+type mishap struct {
 	kind chaosKind
 	host int     // the builder's, counted from 1; 0: not a builder's
 	long float64 // how long it lasts, in leases
 }
 
-func (f fault) String() string {
+func (f mishap) String() string {
 	s := string(f.kind)
 	if f.host > 0 {
 		s += fmt.Sprintf(" of builder-%d", f.host)
@@ -62,10 +63,11 @@ func chaosTraits() []chaosTrait {
 		{cancelAgent, 1, true, 0, 0, true},
 		{killHost, 2, true, 0.2, 1.6, true},
 		{powerCut, 2, true, 0.2, 1.6, true},
-		// ssh gives a silent builder up in half a lease.
-		{shortCut, 4, true, 0.1, 0.3, false},
+		// ssh gives a silent builder up after two thirds of a lease, and TCP tries again when
+		// the silence has doubled.
+		{shortCut, 4, true, 0.05, 0.2, false},
 		{longCut, 4, true, 1.2, 2.6, true},
-		{shortFreeze, 2, true, 0.1, 0.3, false},
+		{shortFreeze, 2, true, 0.05, 0.2, false},
 		{longFreeze, 2, true, 1.2, 2.6, true},
 		{freezeAgent, 2, true, 1.2, 2.6, true},
 		{killDaemon, 2, true, 0, 0, true},
@@ -90,10 +92,10 @@ func traitOf(kind chaosKind) chaosTrait {
 // planStep is what goes wrong in a step of a run, at once: one thing or two. It depends on
 // the seed and the step's number alone, so that a run can be told to make the same steps
 // again.
-func planStep(seed, step uint64, builders int) []fault {
+func planStep(seed, step uint64, builders int) []mishap {
 	rng := rand.New(rand.NewPCG(seed, step))
 	kinds := chaosTraits()
-	draw := func(want func(chaosTrait) bool) fault {
+	draw := func(want func(chaosTrait) bool) mishap {
 		for {
 			total := 0
 			for _, k := range kinds {
@@ -104,7 +106,7 @@ func planStep(seed, step uint64, builders int) []fault {
 				if n -= k.weight; n >= 0 {
 					continue
 				}
-				f := fault{kind: k.kind}
+				f := mishap{kind: k.kind}
 				if k.builder {
 					f.host = 1 + rng.IntN(builders)
 				}
@@ -121,7 +123,7 @@ func planStep(seed, step uint64, builders int) []fault {
 	// The supervisor gives a server up that dies five times in a minute.
 	mortal := (seed+step)%4 == 0
 	allowed := func(k chaosTrait) bool { return k.kind != killServer || mortal }
-	faults := []fault{draw(allowed)}
+	faults := []mishap{draw(allowed)}
 	if rng.IntN(3) == 0 {
 		first := faults[0]
 		for {
@@ -167,7 +169,8 @@ func TestChaosPlan(t *testing.T) {
 		}
 		return s.String()
 	}
-	if tell(7) != tell(7) || tell(7) == tell(8) {
+	first, again, other := tell(7), tell(7), tell(8)
+	if first != again || first == other {
 		t.Error("a plan does not depend on the seed, or on more than that")
 	}
 	seen := map[chaosKind]int{}

@@ -18,19 +18,10 @@ import (
 )
 
 var (
-	chaosFlag = flag.Bool("chaos", false, "run the slow stories of faults too")
-	seedFlag  = flag.Uint64("seed", 1, "what TestChaos does, the same for the same seed")
-	forFlag   = flag.Duration("for", 60*time.Second, "for how long TestChaos begins steps")
-	fromFlag  = flag.Uint64("from", 0, "the step that TestChaos begins with")
+	seedFlag = flag.Uint64("seed", 1, "what TestChaos does, the same for the same seed")
+	forFlag  = flag.Duration("for", 45*time.Second, "for how long TestChaos begins steps")
+	fromFlag = flag.Uint64("from", 0, "the step that TestChaos begins with")
 )
-
-// slow skips a story that takes too long for every run of the tests.
-func slow(t *testing.T) {
-	t.Helper()
-	if !*chaosFlag {
-		t.Skip("make chaos runs it")
-	}
-}
 
 // slack is what anything may take on a machine that is busy with other things, beyond what
 // the lease says.
@@ -60,13 +51,15 @@ type world struct {
 	always  sync.WaitGroup                // what runs all the time
 	stop0   map[string][]string           // the processes of each host before all
 	event   int64                         // the last one that was looked at
+	last    uint64                        // the last step
 
-	mu     sync.Mutex
-	spare  []string // names for builders that come late; guarded by mu
-	done   []*trial // builds since the last step; guarded by mu
-	stalls []stall  // guarded by mu
-	steps  []string // for the report; guarded by mu
-	faults []string // what is wrong; guarded by mu
+	mu       sync.Mutex
+	spare    []string // names for builders that come late; guarded by mu
+	released int      // builders, by name; guarded by mu
+	done     []*trial // builds since the last step; guarded by mu
+	stalls   []stall  // guarded by mu
+	steps    []string // for the report; guarded by mu
+	faults   []string // what is wrong; guarded by mu
 }
 
 // lent is a host that is lent as a builder. It belongs to whoever makes a fault of it.
@@ -146,7 +139,8 @@ func (w *world) report() {
 		w.rig.t.Logf("seed %d, lease %v:\n%s", w.seed, w.lease, steps)
 		return
 	}
-	w.rig.t.Logf("seed %d, lease %v; the same steps again: make chaos SEED=%[1]d FOR=%[3]v FROM=%d\n%s", w.seed, w.lease, *forFlag, *fromFlag, steps)
+	w.rig.t.Logf("seed %d, lease %v; the same steps again: make mix SEED=%[1]d FOR=%[3]v FROM=%[4]d\n"+
+		"the last one alone: make mix SEED=%[1]d FOR=1s FROM=%[5]d\n%[6]s", w.seed, w.lease, *forFlag, *fromFlag, w.last, steps)
 }
 
 // step makes things go wrong, and holds against it what came of it.
@@ -154,6 +148,7 @@ func (w *world) step(n uint64) {
 	w.t.Helper()
 	faults := planStep(w.seed, n, len(w.lent))
 	w.log("step %d: %v", n, faults)
+	w.last = n
 	names := map[int]string{}
 	for i, b := range w.lent {
 		names[i+1] = b.name
@@ -183,7 +178,7 @@ func (w *world) step(n uint64) {
 }
 
 // onlyTheirs checks that nobody was lost but whom faults may lose.
-func (w *world) onlyTheirs(faults []fault, names map[int]string) {
+func (w *world) onlyTheirs(faults []mishap, names map[int]string) {
 	w.t.Helper()
 	mayGo := map[string]bool{}
 	for _, f := range faults {
@@ -204,7 +199,7 @@ func (w *world) onlyTheirs(faults []fault, names map[int]string) {
 }
 
 // builds judges the builds since the last step, and makes those that were lost again.
-func (w *world) builds(faults []fault, names map[int]string) {
+func (w *world) builds(faults []mishap, names map[int]string) {
 	w.t.Helper()
 	w.mu.Lock()
 	done := w.done
@@ -241,7 +236,8 @@ func (w *world) end() {
 	defer w.gate.Unlock()
 	w.builds(nil, nil)
 	printed := w.stop()
-	contains(w.t, "the stop", printed, "Released 3 of 3 builders")
+	all := len(w.lent) + w.released // they are told of as well
+	contains(w.t, "the stop", printed, fmt.Sprintf("Released %d of %[1]d builders", all))
 	w.cancel()
 	for _, b := range w.lent {
 		w.wantExit(b.p, 0)

@@ -14,7 +14,7 @@ import (
 
 // do makes one thing go wrong and puts it right again: when it returns, the builder's host
 // is there, its cable is in, and its agent runs.
-func (w *world) do(ctx context.Context, f fault) error {
+func (w *world) do(ctx context.Context, f mishap) error {
 	d := time.Duration(f.long * float64(w.lease))
 	var b *lent
 	var h *testbed.Host
@@ -125,7 +125,7 @@ func (w *world) ended(ctx context.Context, b *lent, want int) error {
 
 // meanwhile lets something be wrong for d. Longer than two leases an agent need not put up
 // with that, and may end well.
-func (w *world) meanwhile(ctx context.Context, b *lent, f fault, begin, end func() error, d time.Duration) error {
+func (w *world) meanwhile(ctx context.Context, b *lent, f mishap, begin, end func() error, d time.Duration) error {
 	if err := begin(); err != nil {
 		return err
 	}
@@ -196,6 +196,7 @@ func (w *world) release(ctx context.Context, b *lent, drain bool) error {
 		return fmt.Errorf("no name is left for a late builder")
 	}
 	b.name, w.spare = w.spare[0], w.spare[1:]
+	w.released++
 	return w.lendLocked(ctx, b)
 }
 
