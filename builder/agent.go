@@ -63,12 +63,11 @@ const DefaultTimeout = 300 * time.Second
 
 // Bounds of what a builder waits for.
 const (
-	vitalsEvery  = 10 * time.Second // and so is a check-in renewed
-	sayEvery     = 6                // vitals told to whom reads the log: each minute's
-	askTime      = 5 * time.Second
-	askAtOnce    = 16               // coordinators asked at a time
-	teardownTime = 10 * time.Second // a coordinator that restarts is back by then
-	cancelTime   = 2 * time.Second
+	vitalsEvery = 10 * time.Second // and so is a check-in renewed
+	sayEvery    = 6                // vitals told to whom reads the log: each minute's
+	askTime     = 5 * time.Second
+	askAtOnce   = 16 // coordinators asked at a time
+	cancelTime  = 2 * time.Second
 )
 
 // Agent is one builder process.
@@ -132,7 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if a.Builds != nil {
 			a.say("%v", &host.work)
 		}
-		if err := a.depart(last, c, teardownTime, apiclient.DepartureReasonTeardown, ""); err != nil {
+		if err := a.depart(last, c, c.ticket.lease, apiclient.DepartureReasonTeardown, ""); err != nil {
 			a.say("left, but could not say so: %v", err)
 			return nil
 		}

@@ -214,7 +214,7 @@ func (a *Agent) depart(ctx context.Context, c *claim, within time.Duration, reas
 	}
 	pauses := backoff{min: 50 * time.Millisecond, max: 500 * time.Millisecond}
 	for {
-		try, done := context.WithTimeout(ctx, max(within/2, 500*time.Millisecond))
+		try, done := context.WithTimeout(ctx, min(max(within/2, 500*time.Millisecond), askTime))
 		err := c.api.Depart(try, c.ticket.id, d)
 		done()
 		if err == nil {

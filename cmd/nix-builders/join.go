@@ -173,7 +173,12 @@ func executable(path string) bool {
 func (a *app) leaveTailnet(m *tailnet.Membership) error {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveBound)
 	defer cancel()
-	return m.Leave(ctx)
+	err := m.Leave(ctx)
+	if errors.Is(err, tailnet.ErrLingers) {
+		a.log.Warn("left the tailnet", "error", err)
+		return nil
+	}
+	return err
 }
 
 // endMembership ends what a role had of the tailnet, and forgets all but what outlives it.

@@ -43,19 +43,28 @@ func (m *Membership) settle(ctx context.Context) {
 	}
 }
 
+// ErrLingers says that this host has left the tailnet, which could not be told so: it
+// forgets the node, which is ephemeral, by itself.
+var ErrLingers = errors.New("the tailnet was not told, and forgets the node by itself some minutes from now")
+
 // Leave undoes what [Join] did: logs out, which takes an ephemeral node off the
 // tailnet at once, ends the tailscaled that Join started and removes its files.
 // It takes 6 s at most, does all it can whatever fails, and does nothing the
-// second time.
+// second time. The error wraps [ErrLingers] if all that is ours is undone.
 func (m *Membership) Leave(ctx context.Context) error {
 	var errs []error
+	var untold error // why the tailnet was not told, where it is no matter of this host
 	if m.LoggedIn && (m.Daemon == nil || m.Daemon.Alive()) {
 		bounded, cancel := context.WithTimeout(ctx, logoutTimeout)
 		defer cancel()
 		m.settle(bounded)
 		err := m.Client().local.Logout(bounded)
-		if err != nil && (m.Daemon == nil || m.Daemon.Alive()) { // a dead one is logged out enough
+		switch {
+		case err == nil:
+		case m.Daemon == nil: // it goes on as it is
 			errs = append(errs, fmt.Errorf("log out of the tailnet: %w", err))
+		case m.Daemon.Alive(): // a dead one is logged out enough
+			untold = fmt.Errorf("leave the tailnet: %w: %w", ErrLingers, err)
 		}
 	}
 	if m.Daemon != nil {
@@ -71,5 +80,5 @@ func (m *Membership) Leave(ctx context.Context) error {
 		return fmt.Errorf("leave the tailnet: %w", err)
 	}
 	m.LoggedIn, m.Daemon = false, nil
-	return nil
+	return untold
 }
