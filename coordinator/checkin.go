@@ -142,7 +142,6 @@ func (c *Cluster) checkInLocked(node Node, in CheckIn) (Ticket, bool, error) {
 	s.JoinedAt = time.Now()
 	s.heard, s.broke = time.Now(), time.Time{}
 	s.Vitals, s.told, s.strain = nil, time.Time{}, ""
-	s.Cut, s.DrainReason, s.DrainFor = nil, "", 0
 	c.byID[s.ID] = s
 	c.mustMoveLocked(s, Joined, reason)
 	c.learnLocked(s, node, in)

@@ -135,9 +135,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 			return c.commit()
 		case <-c.sooner:
 		case <-timer.C:
-			if late := time.Since(next); late > c.cfg.grace()/3 {
-				c.forgive(late)
-			}
+		}
+		if late := time.Since(next); late > c.cfg.grace()/3 {
+			c.forgive(late)
 		}
 		next = c.expire(deadline)
 		timer.Reset(time.Until(next))

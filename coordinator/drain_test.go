@@ -203,3 +203,20 @@ func TestDrainSurvivesRestart(t *testing.T) {
 		})
 	}
 }
+
+// A builder that starts anew in the middle of its drain is drained still.
+func TestDrainIsForTheName(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := &building{count: map[string]int{"b1": 1}}
+		h, _ := start(t, coordinator.Config{Builders: []string{"b1", "b2"}, Quorum: 1, Dispatch: b})
+		h.ready("b1")
+		stopping(h, coordinator.StopRequest{Drain: 10 * time.Second, Builders: []string{"b1"}})
+		h.wantState("b1", coordinator.Draining)
+		id := h.join("b1")
+		wantErr(t, "Verified", h.Verified(id, 1, 1), coordinator.ErrNotJoined)
+		time.Sleep(11 * time.Second)
+		if _, err := h.poll("b1", id); err != nil {
+			t.Errorf("poll after the drain: %v, want the teardown", err)
+		}
+	})
+}

@@ -256,6 +256,12 @@ func (m *memory) setErr(err error) {
 	m.err = err
 }
 
+func (m *memory) setDelay(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.delay = d
+}
+
 // script is a Dispatch and journal that write down what is called.
 type script struct {
 	mu    sync.Mutex

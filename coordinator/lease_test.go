@@ -106,3 +106,27 @@ func TestLostBuilderLeavesItsVitals(t *testing.T) {
 		}
 	})
 }
+
+// A process that did not run for a while, here because its disk held it, takes nobody for
+// lost for what it did not read meanwhile: each gets a grace from when it goes on.
+func TestTimeInWhichNobodyListened(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		journal := &memory{}
+		h, _ := start(t, coordinator.Config{Journal: journal})
+		h.ready("b1")
+		id := h.ready("b2")
+		time.Sleep(30 * time.Second)
+		h.poll("b2", id)
+		journal.setDelay(time.Minute)
+		time.Sleep(15 * time.Second) // b1 is lost, and that takes a minute
+		synctest.Wait()
+		journal.setDelay(0)
+		time.Sleep(time.Minute + coordinator.DefaultLease/3 - time.Millisecond)
+		synctest.Wait()
+		h.wantState("b1", coordinator.Lost)
+		h.wantState("b2", coordinator.StateReady)
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		h.wantState("b2", coordinator.Lost)
+	})
+}
