@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
@@ -42,6 +43,14 @@ With names, only those builders are released and the cluster goes on.
 		}
 		if d := time.Duration(drain); d < 0 || d > 6*time.Hour {
 			return usagef("--drain %v is out of range, want 1s to 6h", d)
+		}
+		for _, name := range names {
+			switch _, err := time.ParseDuration(name); {
+			case strings.HasPrefix(name, "-"):
+				return usagef("%s stands behind a builder's name: flags come first", clip(name))
+			case drain > 0 && err == nil:
+				return usagef("%s is no builder: write --drain=%[1]s", clip(name))
+			}
 		}
 		api, err := a.set.reach()
 		if err != nil {
