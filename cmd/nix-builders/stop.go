@@ -87,7 +87,7 @@ func (d *drainFlag) Set(value string) error {
 
 // stopRetry is how long a stop goes on asking a server that died in the middle of it: its
 // supervisor starts it again, and it then goes on with the drain.
-const stopRetry = 10 * time.Second
+const stopRetry = 5 * time.Second
 
 // release tells builders to leave, after a drain if there is time for one, and waits for
 // them.
