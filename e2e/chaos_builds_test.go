@@ -21,6 +21,7 @@ type trial struct {
 	took     time.Duration
 	code     int
 	printed  string
+	pauses   []string // the output after which nothing came for a while
 }
 
 // sentTo are the builders that it sent something to, by name.
@@ -44,7 +45,7 @@ func (b *trial) String() string {
 	if b.anywhere {
 		where = "anywhere"
 	}
-	return fmt.Sprintf("nix build %s (%s, %.1f s, code %d)", b.tag, where, b.took.Seconds(), b.code)
+	return fmt.Sprintf("nix build %s (%s, %.1f s, code %d, pauses %v)", b.tag, where, b.took.Seconds(), b.code, b.pauses)
 }
 
 // trials builds again and again, until ctx ends, whenever nobody holds the gate.
@@ -101,23 +102,39 @@ func (w *world) build(ctx context.Context, b *trial, leaves, seconds string) err
 // awaitOutput is an error if the build prints nothing for longer than it takes to find out
 // that a builder is lost. Then the build is killed, so that the run can end.
 func (w *world) awaitOutput(p *fleet.Process, b *trial, ended <-chan struct{}) error {
-	length, heard := 0, time.Now()
+	length, heard, looked := 0, time.Now(), false
 	for {
 		select {
 		case <-ended:
 			return nil
 		case <-time.After(100 * time.Millisecond):
 		}
-		if n := len(p.Output()); n > length {
-			length, heard = n, time.Now()
+		if out := p.Output(); len(out) > length {
+			if d := time.Since(heard); d > w.lease/2 {
+				b.pauses = append(b.pauses, fmt.Sprintf("%.1f s after %s", d.Seconds(), lastLine(out[:length])))
+			}
+			length, heard = len(out), time.Now()
 		}
-		// A lease, and the grace of a server that did not run itself.
-		if quiet := time.Since(heard); quiet > w.lease+w.lease/3+w.stalledSince(heard)+slack {
+		if quiet := time.Since(heard); quiet > w.lease+w.lease/3 && !looked {
+			looked = true
+			b.pauses = append(b.pauses, fmt.Sprintf("in a pause run:\n%s\n", w.building()))
+		}
+		// A lease, and the grace of a server that did not run itself; then one more builder
+		// that does not answer.
+		if quiet := time.Since(heard); quiet > w.lease+w.lease/3+w.stalledSince(heard)+connectTime {
 			what := w.processes(w.Coordinator)
 			_ = w.Host(w.Coordinator).Run(w.t.Context(), "pkill", "-KILL", "-x", "nix") // the run has failed anyway
 			return fmt.Errorf("%v hangs for %v; on the coordinator run:\n%s\nIt printed:\n%s", b, quiet.Round(time.Second), what, p.Output())
 		}
 	}
+}
+
+// connectTime is what ssh gives a builder to answer, with which Nix's hooks wait.
+const connectTime = 10 * time.Second
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // judge says what is wrong with how a build ended, given what went wrong meanwhile: it may

@@ -24,13 +24,13 @@ func (w *world) cluster(ctx context.Context) (c apiclient.Cluster, err error) {
 	return c, err
 }
 
-// settled waits until every host is a builder that is ready, by its own word, the API's, the
-// events' and the machines file's.
+// settled waits until every host is a builder that is ready and was heard meanwhile, by its
+// own word, the API's, the events' and the machines file's.
 func (w *world) settled(when string) {
 	w.t.Helper()
 	began := time.Now()
 	for {
-		why := w.unsettled()
+		why := w.unsettled(began)
 		if why == "" || w.t.Failed() {
 			return
 		}
@@ -42,8 +42,8 @@ func (w *world) settled(when string) {
 	}
 }
 
-// unsettled says what is not as it should be; empty if all is.
-func (w *world) unsettled() string {
+// unsettled says what is not as it should be, and was not since then; empty if all is.
+func (w *world) unsettled(since time.Time) string {
 	c, err := w.cluster(w.t.Context())
 	if err != nil {
 		return err.Error()
@@ -58,6 +58,10 @@ func (w *world) unsettled() string {
 		}
 		if !claimed(b.p) {
 			return b.name + " is not claimed yet"
+		}
+		if !w.backSince(c, b, since) {
+			now, _ := builderOf(c, b.name)
+			return fmt.Sprintf("%s is not ready or was not heard since: %s", b.name, show(now))
 		}
 		theirs = append(theirs, b.name)
 	}
@@ -95,7 +99,7 @@ func (w *world) quiet(when string) {
 	w.t.Helper()
 	began := time.Now()
 	for {
-		why := w.unsettled()
+		why := w.unsettled(began)
 		if why == "" {
 			if left := w.building(); left != "" {
 				why = "left of builds:\n" + left
