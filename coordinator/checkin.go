@@ -142,6 +142,7 @@ func (c *Cluster) checkInLocked(node Node, in CheckIn) (Ticket, bool, error) {
 	s.JoinedAt = time.Now()
 	s.heard, s.broke = time.Now(), time.Time{}
 	s.Vitals, s.told, s.strain = nil, time.Time{}, ""
+	s.Cut = nil
 	c.byID[s.ID] = s
 	c.mustMoveLocked(s, Joined, reason)
 	c.learnLocked(s, node, in)

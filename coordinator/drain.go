@@ -32,14 +32,13 @@ func (c *Cluster) drain(ctx context.Context, scope []*slot, whole bool, by strin
 		c.edits++
 	}
 	for _, s := range scope {
-		if !s.ReleasedAt.IsZero() {
-			continue
-		}
-		if s.DrainReason == "" {
+		if s.ReleasedAt.IsZero() && s.DrainReason == "" {
 			s.DrainReason, s.DrainFor = reason, bound
 			c.edits++
 		}
-		if s.State == StateReady || s.State == Cordoned {
+	}
+	for _, s := range scope {
+		if s.ReleasedAt.IsZero() && (s.State == StateReady || s.State == Cordoned) {
 			c.mustMoveLocked(s, Draining, reason)
 		}
 	}

@@ -204,19 +204,67 @@ func TestDrainSurvivesRestart(t *testing.T) {
 	}
 }
 
-// A builder that starts anew in the middle of its drain is drained still.
-func TestDrainIsForTheName(t *testing.T) {
+// A new instance of a builder that is drained is drained too: its job was run again, and
+// the builder is to go all the same.
+func TestNewInstanceIsDrainedToo(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := &building{count: map[string]int{"b1": 1}}
-		h, _ := start(t, coordinator.Config{Builders: []string{"b1", "b2"}, Quorum: 1, Dispatch: b})
+		b := &building{count: map[string]int{"b1": 1, "b2": 1}}
+		h, _ := start(t, coordinator.Config{Builders: []string{"b1", "b2", "b3"}, Quorum: 1, Dispatch: b, Lease: 24 * time.Hour})
 		h.ready("b1")
-		stopping(h, coordinator.StopRequest{Drain: 10 * time.Second, Builders: []string{"b1"}})
+		h.ready("b2")
+		h.ready("b3")
+		out := stopping(h, coordinator.StopRequest{Drain: time.Hour, Builders: []string{"b1", "b2"}})
 		h.wantState("b1", coordinator.Draining)
-		id := h.join("b1")
-		wantErr(t, "Verified", h.Verified(id, 1, 1), coordinator.ErrNotJoined)
-		time.Sleep(11 * time.Second)
-		if _, err := h.poll("b1", id); err != nil {
-			t.Errorf("poll after the drain: %v, want the teardown", err)
+		again := h.join("b1")
+		wantErr(t, "Verified", h.Verified(again, 1, 1), coordinator.ErrNotJoined)
+		h.wantState("b1", coordinator.Joined)
+		b.set("b2", 0)
+		if got := <-out; got.after > 3*time.Second {
+			t.Errorf("%+v", got)
+		}
+		if _, err := h.poll("b1", again); err != nil {
+			t.Errorf("poll of the new instance after the drain: %v", err)
 		}
 	})
+}
+
+// Builders that are to leave are not balanced: a release or drain of several makes nobody
+// ready on the way out.
+func TestLeavingBuildersDoNotGetReady(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		req  coordinator.StopRequest
+	}{
+		{"drained, all", coordinator.StopRequest{Drain: time.Hour}},
+		{"drained, some", coordinator.StopRequest{Drain: time.Hour, Builders: []string{"b1", "b2"}}},
+		{"released", coordinator.StopRequest{Builders: []string{"b1", "b2"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				h, b, _ := drainRig(t, coordinator.Config{})
+				b.set("b2", 1)
+				in := checkIn("b2", [16]byte{2})
+				in.Vitals = short()
+				ticket, _, err := h.CheckIn(t.Context(), node("b2"), in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := h.Verified(ticket.ID, 1, 1); err != nil {
+					t.Fatal(err)
+				}
+				go h.keep("b2", ticket.ID, 5*time.Second)
+				h.wantState("b2", coordinator.Cordoned)
+				before := h.Entered(coordinator.StateReady)
+				tt.req.Wait = time.Minute
+				out := stopping(h, tt.req)
+				time.Sleep(time.Second)
+				if n := h.Entered(coordinator.StateReady); n != before {
+					t.Errorf("%d builders became ready as they were told to leave", n-before)
+				}
+				b.set("b1", 0)
+				b.set("b2", 0)
+				<-out
+			})
+		})
+	}
 }

@@ -48,15 +48,18 @@ func (s *slot) strained() string {
 // for without one Nix fails the build.
 func (c *Cluster) balanceLocked() {
 	for _, s := range c.slots {
-		if s.State == Cordoned && s.strain == "" {
+		if s.State == Cordoned && s.strain == "" && s.staysLocked() {
 			c.mustMoveLocked(s, StateReady, "has room again")
 			return // which has balanced the others
 		}
 	}
 	for _, s := range c.slots {
+		if !s.staysLocked() {
+			continue
+		}
 		covered := c.coveredLocked(s)
 		switch {
-		case s.State == StateReady && s.strain != "" && covered && !c.cfg.KeepStrained && s.ReleasedAt.IsZero():
+		case s.State == StateReady && s.strain != "" && covered && !c.cfg.KeepStrained:
 			c.mustMoveLocked(s, Cordoned, s.strain)
 			return
 		case s.State == Cordoned && !covered:
@@ -66,10 +69,13 @@ func (c *Cluster) balanceLocked() {
 	}
 }
 
+// staysLocked tells whether nobody asked for the slot's builder to leave.
+func (s *slot) staysLocked() bool { return s.ReleasedAt.IsZero() && s.DrainReason == "" }
+
 // coveredLocked tells whether another ready builder can build all that the slot's can.
 func (c *Cluster) coveredLocked(s *slot) bool {
 	return slices.ContainsFunc(c.slots, func(o *slot) bool {
-		return o != s && o.State == StateReady && o.ReleasedAt.IsZero() && s.Offer != nil && o.Offer != nil &&
+		return o != s && o.State == StateReady && o.staysLocked() && s.Offer != nil && o.Offer != nil &&
 			containsAll(o.Offer.Systems, s.Offer.Systems) && containsAll(o.Offer.Features, s.Offer.Features)
 	})
 }
