@@ -136,10 +136,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 		case <-c.sooner:
 		case <-timer.C:
 		}
-		if late := time.Since(next); late > c.cfg.grace()/3 {
+		now := time.Now()
+		if late := now.Sub(next); late > c.cfg.grace()/3 {
 			c.forgive(late)
 		}
 		next = c.expire(deadline)
+		// Looking often is how a stop of this process is seen that ends before a lease does.
+		if soon := now.Add(c.cfg.grace() / 3); soon.Before(next) {
+			next = soon
+		}
 		timer.Reset(time.Until(next))
 	}
 }

@@ -256,10 +256,11 @@ func (m *memory) setErr(err error) {
 	m.err = err
 }
 
-func (m *memory) setDelay(d time.Duration) {
+// set makes every later Save take so long.
+func (m *memory) set(delay time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.delay = d
+	m.delay = delay
 }
 
 // script is a Dispatch and journal that write down what is called.

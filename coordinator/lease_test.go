@@ -107,26 +107,48 @@ func TestLostBuilderLeavesItsVitals(t *testing.T) {
 	})
 }
 
-// A process that did not run for a while, here because its disk held it, takes nobody for
-// lost for what it did not read meanwhile: each gets a grace from when it goes on.
-func TestTimeInWhichNobodyListened(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		journal := &memory{}
-		h, _ := start(t, coordinator.Config{Journal: journal})
-		h.ready("b1")
-		id := h.ready("b2")
-		time.Sleep(30 * time.Second)
-		h.poll("b2", id)
-		journal.setDelay(time.Minute)
-		time.Sleep(15 * time.Second) // b1 is lost, and that takes a minute
-		synctest.Wait()
-		journal.setDelay(0)
-		time.Sleep(time.Minute + coordinator.DefaultLease/3 - time.Millisecond)
-		synctest.Wait()
-		h.wantState("b1", coordinator.Lost)
-		h.wantState("b2", coordinator.StateReady)
-		time.Sleep(2 * time.Millisecond)
-		synctest.Wait()
-		h.wantState("b2", coordinator.Lost)
-	})
+// When the process itself did not run, nobody is lost because of that, whatever woke it and
+// whenever in the lease that was. A save that takes long stands in for the stop.
+func TestNobodyIsLostForAStopOfTheProcess(t *testing.T) {
+	const lease = 45 * time.Second
+	for _, tt := range []struct {
+		name   string
+		stop   time.Duration // how long the process does not run, from 30 s before b1's lease ends
+		broken bool          // a poll of b2's breaks meanwhile
+	}{
+		{"beyond the end of the lease", 40 * time.Second, false},
+		{"beyond it, and a poll broke", 40 * time.Second, true},
+		{"until just before the end", 30*time.Second - time.Millisecond, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for range 20 { // which of two wakings comes first is chance
+				bubble(t, func(t *testing.T) {
+					journal := &memory{}
+					h, _ := start(t, coordinator.Config{Lease: lease, Journal: journal})
+					h.ready("b3") // is lost first: its save is the one that takes long
+					time.Sleep(30 * time.Second)
+					h.ready("b1")
+					other := h.ready("b2")
+					journal.set(tt.stop)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					time.Sleep(14 * time.Second)
+					go h.AwaitTeardown(ctx, node("b2"), other, time.Minute)
+					time.Sleep(time.Second) // the end of b3's lease
+					synctest.Wait()
+					h.wantState("b3", coordinator.Lost)
+					if tt.broken {
+						cancel()
+					}
+					journal.set(0)
+					time.Sleep(tt.stop + lease/3 - time.Millisecond)
+					synctest.Wait()
+					h.wantState("b1", coordinator.StateReady)
+					time.Sleep(lease)
+					synctest.Wait()
+					h.wantState("b1", coordinator.Lost)
+				})
+			}
+		})
+	}
 }
