@@ -47,6 +47,9 @@ type Builder struct {
 	// Leaving says that it was told to leave: nothing may be dispatched to it,
 	// whatever its state.
 	Leaving bool
+	// Drained says that it gets no new builds, whatever its state, and is told to leave
+	// when those that it has have ended.
+	Drained bool
 }
 
 // View returns the cluster as it is.
@@ -144,6 +147,7 @@ func (c *Cluster) builderLocked(s *slot, now time.Time) Builder {
 		ID: s.ID, Node: s.Node, MaxJobs: s.MaxJobs, SpeedFactor: s.SpeedFactor,
 		JoinedAt: utc(s.JoinedAt), ReadyAt: utc(s.ReadyAt), LeftAt: utc(s.LeftAt),
 		Leaving: c.phase >= Failed || !s.ReleasedAt.IsZero() || s.State == Rejected,
+		Drained: c.draining || s.DrainReason != "",
 	}
 	if s.note != "" {
 		b.Reason = s.note

@@ -170,6 +170,9 @@ func (r *reconciler) look(ctx context.Context) {
 		if b.Leaving || b.ID == uuid.Nil || b.State != coordinator.Joined && !b.State.Answered() {
 			continue
 		}
+		if b.State == coordinator.Joined && b.Drained {
+			continue // it has no builds, and gets none
+		}
 		there[b.ID] = true
 		m := r.members[b.ID]
 		if m != nil && m.stage == verified && b.State == coordinator.Joined {

@@ -144,3 +144,38 @@ func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
 		}
 	}
 }
+
+// A builder that checks in while all are drained, or comes back while it is, gets no builds
+// that would be cut off soon.
+func TestJoinedBuildersAreNotUsedInADrain(t *testing.T) {
+	for _, names := range [][]string{nil, {"b1", "b2"}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := build(t)
+			r.cfg.Links = func(context.Context) ([]nix.Link, error) { return []nix.Link{{Builder: "b1"}}, nil }
+			r.newDispatcher()
+			r.cluster = r.newCluster(coordinator.Config{
+				Builders: []string{"b1", "b2"}, Quorum: 1, Lease: time.Hour, Dispatch: r.d,
+			})
+			r.run()
+			r.join(1, "b1")
+			settle()
+			drained := make(chan struct{})
+			go func() {
+				defer close(drained)
+				r.cluster.Stop(context.Background(), coordinator.StopRequest{Drain: time.Minute, Builders: names})
+			}()
+			settle()
+			r.wantState("b1", coordinator.Draining)
+			r.check = func(context.Context, nix.Machine) error { time.Sleep(time.Second); return nil }
+			r.join(2, "b2")
+			for range 100 {
+				pass(100 * time.Millisecond)
+				r.wantListed("b2", false)
+			}
+			if n := r.checked("b2"); n > 1 {
+				t.Errorf("the store of b2 was opened %d times in 10 s, and nothing is to be built there", n)
+			}
+			<-drained
+		})
+	}
+}
