@@ -151,6 +151,17 @@ func Lines(machines []Machine) (string, error) {
 	return s.String(), nil
 }
 
+// LineName gives the name of the machine that a line of [Lines] is about; empty if it is
+// none.
+func LineName(line string) string {
+	store, _, _ := strings.Cut(line, " ")
+	u, err := url.Parse(store)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 // memoryPerJob is what a build is given by the rule for max jobs: linking a browser needs
 // more, most builds need less.
 const memoryPerJob = 2 << 30

@@ -40,6 +40,13 @@ func TestLinesGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden.Equal(t, "machines", got)
+	var names []string
+	for line := range strings.Lines(got) {
+		names = append(names, nix.LineName(strings.TrimSuffix(line, "\n")))
+	}
+	if diff := cmp.Diff([]string{"nix-builder-a1-macos-26-1", machine().Name}, names); diff != "" {
+		t.Errorf("names of lines (-want +got):\n%s", diff)
+	}
 	swapped, err := nix.Lines([]nix.Machine{rich, machine()})
 	if err != nil || swapped != got {
 		t.Errorf("the order of machines changes the lines: %v\n%s", err, swapped)

@@ -148,6 +148,21 @@ func put(text, name, body string, where Where, made notes) (string, error) {
 	return text + render(name, body, made), nil
 }
 
+// filter gives text with only those lines of the block that keep is true for.
+func filter(text, name string, keep func(line string) bool) (string, error) {
+	b, found, err := find(text, name)
+	if err != nil || !found {
+		return text, err
+	}
+	var body strings.Builder
+	for line := range strings.Lines(text[b.body:b.tail]) {
+		if keep(strings.TrimRight(line, "\r\n")) {
+			body.WriteString(line)
+		}
+	}
+	return text[:b.body] + body.String() + text[b.tail:], nil
+}
+
 // take gives text without the block, and the block's notes; found tells whether it was there.
 func take(text, name string) (rest string, n notes, found bool, err error) {
 	b, found, err := find(text, name)

@@ -2,8 +2,9 @@
 //
 // /etc/nix/nix.conf, /etc/nix/machines and root's ssh_config are the user's: other steps
 // of the same job edit them while a cluster lives. So nothing is ever backed up and copied
-// back. A block stands between two marker lines that carry its name; [File.Put] writes it
-// and [File.Take] cuts exactly that out of the file as it is by then:
+// back. A block stands between two marker lines that carry its name; [File.Put] writes it,
+// [File.Filter] takes lines out of it, and [File.Take] cuts exactly that out of the file as
+// it is by then:
 //
 //	# BEGIN nix-builders owner/repo/1/1
 //	builders = @/etc/nix/machines

@@ -70,6 +70,34 @@ func (f File) put(ctx context.Context, name, body string, where Where) (changed 
 	return true, replace(path, text, info, or(f.Mode, 0o644))
 }
 
+// Filter leaves of the block called name those lines that keep is true for, and tells
+// whether that changed the file. Lines come without their ends. Where there is no block,
+// nothing is done.
+func (f File) Filter(ctx context.Context, name string, keep func(line string) bool) (changed bool, err error) {
+	defer f.wrap("filter", &err)
+	path, err := resolve(f.Path)
+	if err != nil {
+		return false, err
+	}
+	unlock, err := lock(ctx, filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	old, info, err := read(path)
+	if err != nil || info == nil {
+		return false, err
+	}
+	text, err := filter(old, escape(name), keep)
+	if err != nil || text == old {
+		return false, err
+	}
+	return true, replace(path, text, info, 0)
+}
+
 // Take cuts the block called name out of the file, and tells whether it was there. A file
 // that Put made is removed when nothing else is left in it, and so are directories that
 // Put made and nobody uses.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -45,6 +46,38 @@ func TestAFileThatPutMadeGoesAgain(t *testing.T) {
 	}
 	if changed, err := f.Take(t.Context(), cluster); changed || err != nil {
 		t.Errorf("Take without a directory = %v, %v", changed, err)
+	}
+}
+
+// Filter touches its own block only, and Take still undoes what Put did.
+func TestFilter(t *testing.T) {
+	f := textfile.File{Path: filepath.Join(t.TempDir(), "machines")}
+	without := func(word string) (changed bool) {
+		t.Helper()
+		changed, err := f.Filter(t.Context(), cluster, func(line string) bool { return line != word })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changed
+	}
+	if without("a") || os.WriteFile(f.Path, []byte("a\nb"), 0o600) != nil || without("a") {
+		t.Error("a file without a block was changed")
+	}
+	if _, err := f.Put(t.Context(), cluster, "a\nb\nc\n", textfile.Bottom); err != nil {
+		t.Fatal(err)
+	}
+	whole := read(t, f.Path)
+	if without("x") || !without("b") || without("b") {
+		t.Error("Filter does not tell whether it changed the file")
+	}
+	if diff := cmp.Diff(strings.Replace(whole, "\na\nb\nc\n", "\na\nc\n", 1), read(t, f.Path)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if info, err := os.Stat(f.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v, %v", info, err)
+	}
+	if _, err := f.Take(t.Context(), cluster); err != nil || read(t, f.Path) != "a\nb" {
+		t.Errorf("after Take: %q, %v", read(t, f.Path), err)
 	}
 }
 
