@@ -249,3 +249,57 @@ func TestABuilderThatWasLostAndCameBackUnseenAnswersAnew(t *testing.T) {
 		}
 	})
 }
+
+// What the first process wrote is kept for those that are still to be used, and only for
+// them, while the second does not know yet whether they answer.
+func TestASecondProcessKeepsNoLinesOfThoseThatGo(t *testing.T) {
+	for _, slow := range []string{"the tailnet", "a store"} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := coordinator.Config{Builders: []string{"b1", "b2", "b3", "b4"}, Quorum: 4, Lease: time.Hour, Journal: &memory{}}
+			r := build(t)
+			r.cluster = r.newCluster(cfg)
+			r.run()
+			r.join(1, "b1")
+			r.join(2, "b2")
+			r.join(3, "b3")
+			four := uuid.New()
+			r.joinAs(4, "b4", four, offer())
+			settle()
+			r.end() // as in a crash: nothing is restored
+
+			r.check = func(ctx context.Context, m nix.Machine) error {
+				if slow == "a store" && m.Name == "b1" {
+					time.Sleep(30 * time.Second)
+				}
+				return nil
+			}
+			inner := r.peer
+			r.peer = func(node string) (dispatch.Peer, error) {
+				if slow == "the tailnet" && node == "node-1" {
+					time.Sleep(9 * time.Second)
+				}
+				return inner(node)
+			}
+			r.cluster, r.d = r.newCluster(cfg), nil
+			r.run()
+			settle()
+			for _, name := range []string{"b1", "b2", "b3", "b4"} {
+				r.wantListed(name, true)
+			}
+			id := r.builder("b2").ID
+			if err := r.cluster.Depart(t.Context(), r.node(2, "b2"), id, coordinator.Departure{Reason: coordinator.DepartCancelled}); err != nil {
+				t.Fatal(err)
+			}
+			go r.cluster.Stop(context.Background(), coordinator.StopRequest{Builders: []string{"b3"}, Drain: time.Second / 2})
+			r.renew(4, "b4", four, offer(), 3)
+			r.wantState("b3", coordinator.Draining)
+			r.wantState("b4", coordinator.Cordoned)
+			for _, name := range []string{"b2", "b3", "b4"} {
+				r.wantListed(name, false)
+			}
+			r.wantListed("b1", true)
+			pass(time.Minute)
+			r.wantListed("b1", true)
+		})
+	}
+}

@@ -84,6 +84,17 @@ func (d *Dispatcher) write(ctx context.Context, hosts []sshconf.Host, machines m
 	return d.putMachinesLocked(ctx, machines)
 }
 
+// keepMachines takes all out of the machines file but those with these names.
+func (d *Dispatcher) keepMachines(ctx context.Context, names map[string]bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errClosed
+	}
+	_, err := d.machinesFile().Filter(ctx, d.cfg.ID, func(line string) bool { return names[nix.LineName(line)] })
+	return err
+}
+
 func (d *Dispatcher) putMachinesLocked(ctx context.Context, machines map[string]nix.Machine) error {
 	lines, err := nix.Lines(slices.Collect(maps.Values(machines)))
 	if err != nil {

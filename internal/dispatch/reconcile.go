@@ -249,24 +249,32 @@ func (r *reconciler) ordered() []*member {
 // of those has answered, or failed to: a build that finds no machines for a moment fails.
 func (r *reconciler) write(ctx context.Context) error {
 	var hosts []sshconf.Host
-	machines := map[string]nix.Machine{}
-	keep := false
+	machines, usable := map[string]nix.Machine{}, map[string]bool{}
+	keep, unknown := false, false
 	for _, m := range r.ordered() {
-		if m.resumed && m.stage == resolving {
-			return nil
-		}
 		keep = keep || m.resumed
+		unknown = unknown || m.resumed && m.stage == resolving
 		if m.stage >= reachable {
 			hosts = append(hosts, m.host)
 		}
 		if m.stage >= checked && !m.rests {
 			machines[m.machine.Name] = m.machine
 		}
+		if !m.rests && (m.resumed || m.stage >= checked) {
+			usable[strings.ToLower(m.builder.Name)] = true
+		}
 	}
+	var err error
 	if keep {
 		machines = nil
+		err = r.d.keepMachines(ctx, usable)
 	}
-	err := r.d.write(ctx, hosts, machines)
+	if err == nil && unknown {
+		return nil
+	}
+	if err == nil {
+		err = r.d.write(ctx, hosts, machines)
+	}
 	if errors.Is(err, errClosed) || ctx.Err() != nil {
 		return nil // it is over, for who waits for the files too
 	}
