@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	seedFlag = flag.Uint64("seed", 1, "what TestChaos does, the same for the same seed")
+	seedFlag = flag.Uint64("seed", 4, "what TestChaos does, the same for the same seed")
 	forFlag  = flag.Duration("for", 45*time.Second, "for how long TestChaos begins steps")
 	fromFlag = flag.Uint64("from", 0, "the step that TestChaos begins with")
 )

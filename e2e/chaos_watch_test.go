@@ -59,7 +59,9 @@ func (w *watch) follow(ctx context.Context) {
 			err = cmd.Start()
 		}
 		if err != nil {
-			w.wrong("follow the events: %v", err)
+			if ctx.Err() == nil {
+				w.wrong("follow the events: %v", err)
+			}
 			return
 		}
 		s := &stream{cmd, bufio.NewReader(out)}
