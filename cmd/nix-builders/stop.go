@@ -104,12 +104,15 @@ func (a *app) release(ctx context.Context, api *apiclient.API, drain, wait time.
 	return report, err
 }
 
-// stopSurely stops, again if the server dies meanwhile: a stop can be repeated.
+// stopSurely stops, again if the server dies meanwhile: a stop can be repeated. A drain that
+// is asked for again gets what is left of its time, and none is asked for when all of it and
+// of the wait is over.
 func (a *app) stopSurely(ctx context.Context, api *apiclient.API, drain, wait time.Duration, names []string) (apiclient.StopReport, error) {
+	asked := time.Now()
 	var since time.Time // of the first call in a row that was not answered
 	for {
 		began := time.Now()
-		report, err := api.Drain(ctx, drain, wait, names...)
+		report, err := api.Drain(ctx, (drain - began.Sub(asked)).Round(time.Second), wait, names...)
 		refused, answered := errors.AsType[*apiclient.ProblemError](err)
 		if err == nil || ctx.Err() != nil || answered && refused.Slug != problem.Unavailable {
 			return report, err
@@ -118,7 +121,7 @@ func (a *app) stopSurely(ctx context.Context, api *apiclient.API, drain, wait ti
 			since = time.Now()
 			a.log.Warn("the coordinator's server did not answer the stop; trying again", "for", stopRetry, "error", err)
 		}
-		if time.Since(since) > stopRetry {
+		if time.Since(since) > stopRetry || time.Since(asked) > drain+wait+stopRetry {
 			return report, err
 		}
 		select {
