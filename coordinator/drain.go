@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,13 +28,13 @@ func (c *Cluster) drain(ctx context.Context, scope []*slot, whole bool, by strin
 		return nil
 	}
 	reason := "drain " + by
-	if whole {
-		c.draining, c.drainReason, c.drainFor = true, reason, bound
+	if whole && (!c.draining || bound < c.drainFor) {
+		c.draining, c.drainReason, c.drainFor = true, cmp.Or(c.drainReason, reason), bound
 		c.edits++
 	}
 	for _, s := range scope {
-		if s.ReleasedAt.IsZero() && s.DrainReason == "" {
-			s.DrainReason, s.DrainFor = reason, bound
+		if s.ReleasedAt.IsZero() && (s.DrainReason == "" || bound < s.DrainFor) {
+			s.DrainReason, s.DrainFor = cmp.Or(s.DrainReason, reason), bound
 			c.edits++
 		}
 	}

@@ -268,3 +268,34 @@ func TestLeavingBuildersDoNotGetReady(t *testing.T) {
 		})
 	}
 }
+
+// After a restart it is the shorter of two drains that counts, as before, and who asked
+// first is told.
+func TestShorterDrainSurvivesRestart(t *testing.T) {
+	for _, names := range [][]string{nil, {"b1"}} {
+		for _, bounds := range [][]time.Duration{{time.Hour, 10 * time.Minute}, {10 * time.Minute, time.Hour}} {
+			bubble(t, func(t *testing.T) {
+				journal := &memory{}
+				h, b, end := drainRig(t, coordinator.Config{Journal: journal})
+				id := h.builder("b1").ID
+				for i, bound := range bounds {
+					stopping(h, coordinator.StopRequest{By: []string{"me", "you"}[i], Drain: bound, Builders: names})
+				}
+				for range 2 { // the next process does not take itself for who asked
+					end()
+					next, stop := start(t, coordinator.Config{Builders: []string{"b1", "b2", "b3"}, Quorum: 2, Journal: journal, Dispatch: b})
+					h, end = next, stop
+					t.Cleanup(func() { next.Stop(context.Background(), coordinator.StopRequest{}) }) // ends its polls
+					synctest.Wait()
+					go h.keep("b1", id, 0)
+					if r := h.builder("b1").Reason; r != "drain requested by me; builds that still run: 2" {
+						t.Errorf("b1: %s", r)
+					}
+				}
+				time.Sleep(11 * time.Minute)
+				synctest.Wait()
+				h.wantState("b1", coordinator.Departed)
+			})
+		}
+	}
+}
