@@ -167,6 +167,8 @@ const minPace = 250 * time.Millisecond
 func (a *Agent) poll(ctx context.Context, c *claim) (*apiclient.Teardown, error) {
 	wait := max(c.ticket.poll, time.Second) // the API counts whole seconds
 	sent := time.Now()
+	// A coordinator that was away for almost two leases must be able to answer in time.
+	wait = max(min(wait, c.until().Sub(sent)-c.grace()), 0)
 	bounded, cancel := context.WithDeadline(ctx, earlier(sent.Add(wait+c.grace()), c.until()))
 	defer cancel()
 	teardown, err := c.api.AwaitTeardown(bounded, c.ticket.id, wait)
