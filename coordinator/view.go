@@ -169,10 +169,16 @@ func (c *Cluster) builderLocked(s *slot, now time.Time) Builder {
 	return b
 }
 
-// utc is a time as it is shown. Zero stays zero.
+// utc is a time as it is shown. Zero stays zero. Where the wall clock has been set since, it
+// is what that clock would have shown, so that ages come out right.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
 	}
-	return t.UTC()
+	now := time.Now()
+	shown := now.Add(-now.Sub(t)) // by the monotonic clock, as far as t has it
+	if shown.Round(0).Sub(t.Round(0)).Abs() < time.Second {
+		shown = t // clocks drift, and what is shown twice is to be the same
+	}
+	return shown.UTC()
 }
