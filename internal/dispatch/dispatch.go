@@ -150,6 +150,7 @@ func (d *Dispatcher) Run(ctx context.Context, cluster Cluster) error {
 		d:       d,
 		cluster: cluster,
 		members: map[uuid.UUID]*member{},
+		gone:    map[string]time.Time{},
 		events:  make(chan event, d.cfg.Parallel),
 		wake:    make(chan struct{}, 1),
 	}

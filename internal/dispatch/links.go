@@ -9,8 +9,13 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 )
 
-// linkTime bounds the listing of links.
-const linkTime = 2 * time.Second
+const (
+	// linkTime bounds the listing of links.
+	linkTime = 2 * time.Second
+	// cutAgain is when builds for builders that are gone are looked for again: later than
+	// those that were found have ended.
+	cutAgain = 3 * time.Second
+)
 
 // Builds counts the builds that run on each machine that Nix sends builds to, by its name
 // in the machines file. Copying to it and back is part of a build.
@@ -33,20 +38,24 @@ func (d *Dispatcher) links(ctx context.Context) ([]nix.Link, error) {
 }
 
 // cutOff ends what Nix has sent to members that were dropped, so that Nix goes on: a
-// connection to a machine that is silent would hang. The links are listed before anything
-// else is done, for a builder that is back gets new ones soon.
+// connection to a machine that is silent would hang. It looks again for a lease, since a
+// hook may connect by a machines file that it has read before. The links are listed before
+// anything else is done, for a builder that is back gets new ones soon.
 func (r *reconciler) cutOff(ctx context.Context) {
-	if len(r.gone) == 0 {
+	for _, m := range r.members {
+		if m.stage >= checked && !m.rests {
+			delete(r.gone, m.machine.Name) // it is back, and may have new builds
+		}
+	}
+	if len(r.gone) == 0 || time.Since(r.cut) < cutAgain && !r.dropped {
 		return
 	}
-	gone := r.gone
-	r.gone = nil
+	r.cut, r.dropped = time.Now(), false
 	links, err := r.d.links(ctx)
 	if err != nil && ctx.Err() == nil {
-		r.d.log.Error("builds on builders that are gone may hang", "builders", gone, "err", err)
-		return
+		r.d.log.Error("builds on builders that are gone may hang; looking again", "err", err)
 	}
-	for _, name := range gone {
+	for name, until := range r.gone {
 		var lost []nix.Link
 		for _, l := range links {
 			if l.Builder == name {
@@ -55,6 +64,9 @@ func (r *reconciler) cutOff(ctx context.Context) {
 		}
 		if len(lost) > 0 {
 			r.goroutines.Go(func() { r.d.end(name, lost) }) // each of them has a bound
+		}
+		if time.Now().After(until) {
+			delete(r.gone, name)
 		}
 	}
 }

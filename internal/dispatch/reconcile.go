@@ -68,8 +68,13 @@ type reconciler struct {
 	// introduced says that the daemon knows of the machines file.
 	introduced bool
 	started    bool // the first look at the cluster is over
-	// gone are the names of members that were dropped and may have builds still.
-	gone []string
+	// gone are the names of members that were dropped, and until when builds for them are
+	// looked for: Nix' hooks read the machines file before they connect, and some wait
+	// long in between.
+	gone map[string]time.Time
+	// dropped says that a member was dropped since cut, when links were looked for last.
+	dropped bool
+	cut     time.Time
 
 	goroutines sync.WaitGroup
 }
@@ -99,6 +104,9 @@ func (r *reconciler) loop(ctx context.Context, introduced <-chan error) error {
 	retry := time.NewTimer(0)
 	retry.Stop()
 	defer retry.Stop()
+	again := time.NewTimer(0)
+	again.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -112,12 +120,16 @@ func (r *reconciler) loop(ctx context.Context, introduced <-chan error) error {
 			r.take(e)
 		case <-r.wake:
 		case <-retry.C:
+		case <-again.C:
 		}
 		for more := true; more; more = r.verify() {
 			r.drain()
 			r.look(ctx)
 			err := r.write(ctx)
 			r.cutOff(ctx)
+			if len(r.gone) > 0 {
+				again.Reset(cutAgain)
+			}
 			if err != nil {
 				retry.Reset(writeRetry)
 				break
@@ -233,7 +245,7 @@ func (r *reconciler) update(m *member, b coordinator.Builder) {
 func (r *reconciler) drop(m *member) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
-	r.gone = append(r.gone, strings.ToLower(m.builder.Name))
+	r.gone[strings.ToLower(m.builder.Name)], r.dropped = time.Now().Add(r.d.cfg.Lease), true
 }
 
 // ordered gives the members by name, so that logs and checks read the same each time.

@@ -3,7 +3,9 @@ package dispatch_test
 import (
 	"context"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,12 +104,19 @@ func TestDrainingBuildersAreNotInTheMachinesFile(t *testing.T) {
 	})
 }
 
-// What Nix has sent to a builder that is gone is ended, and nothing else is.
+// What Nix has sent to a builder that is gone is ended, also what it sends by a machines
+// file that it has read before. Nothing else is.
 func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
 	r := build(t, "b1", "b2")
-	ended := map[string]chan error{}
-	var links []nix.Link
-	for _, name := range []string{"b1", "b2", "mine"} {
+	var mu sync.Mutex
+	var links []nix.Link // guarded by mu
+	r.cfg.Links = func(context.Context) ([]nix.Link, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(links), nil
+	}
+	// send begins a build on a builder; the channel tells how it ended.
+	send := func(name string) chan error {
 		ssh := exec.CommandContext(t.Context(), "sleep", "1000")
 		if err := ssh.Start(); err != nil {
 			t.Fatal(err)
@@ -116,12 +125,22 @@ func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		mu.Lock()
 		links = append(links, nix.Link{Builder: name, Process: id})
+		mu.Unlock()
 		end := make(chan error, 1)
-		ended[name] = end
 		go func() { end <- ssh.Wait() }()
+		return end
 	}
-	r.cfg.Links = func(context.Context) ([]nix.Link, error) { return links, nil }
+	isEnded := func(what string, ended chan error) {
+		t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s was not ended", what)
+		}
+	}
+	first, stays, mine := send("b1"), send("b2"), send("mine")
 	r.run()
 	id := r.join(1, "b1")
 	r.join(2, "b2")
@@ -130,52 +149,14 @@ func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
 	if err := r.cluster.Depart(t.Context(), r.node(1, "b1"), id, coordinator.Departure{Reason: coordinator.DepartFailed}); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-ended["b1"]:
-	case <-time.After(30 * time.Second):
-		t.Fatal("the build on b1 was not ended")
-	}
+	isEnded("the build on b1", first)
+	isEnded("the build that came late", send("b1"))
 	r.end() // waits for all that it began
-	for _, name := range []string{"b2", "mine"} {
+	for name, ended := range map[string]chan error{"b2": stays, "mine": mine} {
 		select {
-		case err := <-ended[name]:
+		case err := <-ended:
 			t.Errorf("the build on %s was ended: %v", name, err)
 		default:
 		}
-	}
-}
-
-// A builder that checks in while all are drained, or comes back while it is, gets no builds
-// that would be cut off soon.
-func TestJoinedBuildersAreNotUsedInADrain(t *testing.T) {
-	for _, names := range [][]string{nil, {"b1", "b2"}} {
-		synctest.Test(t, func(t *testing.T) {
-			r := build(t)
-			r.cfg.Links = func(context.Context) ([]nix.Link, error) { return []nix.Link{{Builder: "b1"}}, nil }
-			r.newDispatcher()
-			r.cluster = r.newCluster(coordinator.Config{
-				Builders: []string{"b1", "b2"}, Quorum: 1, Lease: time.Hour, Dispatch: r.d,
-			})
-			r.run()
-			r.join(1, "b1")
-			settle()
-			drained := make(chan struct{})
-			go func() {
-				defer close(drained)
-				r.cluster.Stop(context.Background(), coordinator.StopRequest{Drain: time.Minute, Builders: names})
-			}()
-			settle()
-			r.wantState("b1", coordinator.Draining)
-			r.check = func(context.Context, nix.Machine) error { time.Sleep(time.Second); return nil }
-			r.join(2, "b2")
-			for range 100 {
-				pass(100 * time.Millisecond)
-				r.wantListed("b2", false)
-			}
-			if n := r.checked("b2"); n > 1 {
-				t.Errorf("the store of b2 was opened %d times in 10 s, and nothing is to be built there", n)
-			}
-			<-drained
-		})
 	}
 }
