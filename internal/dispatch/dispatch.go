@@ -151,6 +151,7 @@ func (d *Dispatcher) Run(ctx context.Context, cluster Cluster) error {
 		cluster: cluster,
 		members: map[uuid.UUID]*member{},
 		gone:    map[string]time.Time{},
+		known:   map[string]bool{},
 		events:  make(chan event, d.cfg.Parallel),
 		wake:    make(chan struct{}, 1),
 	}

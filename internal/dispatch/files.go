@@ -41,16 +41,17 @@ func (d *Dispatcher) has(m nix.Machine) bool {
 	return ok && reflect.DeepEqual(have, m)
 }
 
-// write makes the files have hosts and machines; nil machines leave that file alone.
+// write makes the files have hosts and machines, and ssh give up those who are gone; nil
+// machines leave that file alone.
 // Machines that go, go before ssh forgets them; machines that come, come after it knows
 // them.
-func (d *Dispatcher) write(ctx context.Context, hosts []sshconf.Host, machines map[string]nix.Machine) error {
+func (d *Dispatcher) write(ctx context.Context, hosts []sshconf.Host, gone []string, machines map[string]nix.Machine) error {
 	known, err := sshconf.KnownHosts(hosts)
 	if err != nil {
 		return err
 	}
 	config, err := sshconf.Config(hosts, sshconf.Options{
-		KnownHosts: d.cfg.Files.KnownHosts, Proxy: d.cfg.Proxy, GiveUp: d.cfg.Lease,
+		KnownHosts: d.cfg.Files.KnownHosts, Proxy: d.cfg.Proxy, GiveUp: d.cfg.Lease, Gone: gone,
 	})
 	if err != nil {
 		return err

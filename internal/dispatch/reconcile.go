@@ -72,6 +72,8 @@ type reconciler struct {
 	// looked for: Nix' hooks read the machines file before they connect, and some wait
 	// long in between.
 	gone map[string]time.Time
+	// known are the names of members that were dropped and that ssh knew.
+	known map[string]bool
 	// dropped says that a member was dropped since cut, when links were looked for last.
 	dropped bool
 	cut     time.Time
@@ -245,7 +247,22 @@ func (r *reconciler) update(m *member, b coordinator.Builder) {
 func (r *reconciler) drop(m *member) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
-	r.gone[strings.ToLower(m.builder.Name)], r.dropped = time.Now().Add(r.d.cfg.Lease), true
+	name := strings.ToLower(m.builder.Name)
+	r.gone[name], r.dropped = time.Now().Add(r.d.cfg.Lease), true
+	if m.stage >= reachable {
+		r.known[name] = true
+	}
+}
+
+// absent are the names of builders that ssh knew once and that are not among the hosts: a
+// hook may still try them.
+func (r *reconciler) absent(hosts []sshconf.Host) (names []string) {
+	for name := range r.known {
+		if !slices.ContainsFunc(hosts, func(h sshconf.Host) bool { return h.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // ordered gives the members by name, so that logs and checks read the same each time.
@@ -285,7 +302,7 @@ func (r *reconciler) write(ctx context.Context) error {
 		return nil
 	}
 	if err == nil {
-		err = r.d.write(ctx, hosts, machines)
+		err = r.d.write(ctx, hosts, r.absent(hosts), machines)
 	}
 	if errors.Is(err, errClosed) || ctx.Err() != nil {
 		return nil // it is over, for who waits for the files too

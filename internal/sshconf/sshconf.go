@@ -53,6 +53,10 @@ type Options struct {
 	// about half of it is put up with. At least 4 s. If zero, 45 s, so that a network that
 	// fails for 20 s is survived.
 	GiveUp time.Duration
+	// Gone are names of builders that are there no more, in lower case. A connection to
+	// them fails at once: without a word in the configuration their names would be asked
+	// of the network, which may take long to say that it does not know them.
+	Gone []string
 }
 
 const aliveCount = 3 // questions without an answer that are put up with
@@ -108,8 +112,14 @@ func sorted(hosts []Host) ([]Host, error) {
 // Config gives the lines of ssh_config for hosts; none for no hosts.
 func Config(hosts []Host, opts Options) (string, error) {
 	hosts, err := sorted(hosts)
-	if err != nil || len(hosts) == 0 {
+	if err != nil || len(hosts)+len(opts.Gone) == 0 {
 		return "", err
+	}
+	gone := slices.Sorted(slices.Values(opts.Gone))
+	for _, name := range gone {
+		if len(name) > 253 || !nameRule.MatchString(name) {
+			return "", fmt.Errorf("host %q is no host name in lower case", name)
+		}
 	}
 	common, err := opts.lines()
 	if err != nil {
@@ -121,9 +131,14 @@ func Config(hosts []Host, opts Options) (string, error) {
 		fmt.Fprintf(&s, "Host %s\n  HostName %s\n  HostKeyAlias %s\n", h.Name, h.Addr, h.Name)
 		names = append(names, h.Name)
 	}
-	fmt.Fprintf(&s, "Host %s\n", strings.Join(names, " "))
-	for _, line := range common {
-		s.WriteString("  " + line + "\n")
+	if len(hosts) > 0 {
+		fmt.Fprintf(&s, "Host %s\n", strings.Join(names, " "))
+		for _, line := range common {
+			s.WriteString("  " + line + "\n")
+		}
+	}
+	if len(gone) > 0 {
+		fmt.Fprintf(&s, "Host %s\n  ProxyCommand false\n", strings.Join(gone, " "))
 	}
 	s.WriteString("Match all\n")
 	return s.String(), nil

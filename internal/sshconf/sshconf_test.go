@@ -232,3 +232,32 @@ func TestWhatCouldBreakOutIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Who is gone is not looked for: the real ssh fails at once, and knows the others as ever.
+func TestGoneHostsFailAtOnce(t *testing.T) {
+	opts := options()
+	opts.Gone = []string{"nix-builder-a1-gone-2", "nix-builder-a1-gone-1"}
+	with, err := sshconf.Config(builders(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "Host nix-builder-a1-gone-1 nix-builder-a1-gone-2\n  ProxyCommand false\nMatch all\n"; !strings.HasSuffix(with, want) {
+		t.Errorf("want %q at the end of:\n%s", want, with)
+	}
+	if got := resolve(t, with, builders()[0].Name)["proxycommand"]; got == "false" {
+		t.Error("who is there is gone too")
+	}
+	alone, err := sshconf.Config(nil, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, config := range []string{with, alone} {
+		if got := resolve(t, config, "nix-builder-a1-gone-2")["proxycommand"]; got != "false" {
+			t.Errorf("ssh goes by %q to who is gone, with:\n%s", got, config)
+		}
+	}
+	opts.Gone = []string{"a b"}
+	if _, err := sshconf.Config(builders(), opts); err == nil {
+		t.Error("a name with a space is taken")
+	}
+}
