@@ -12,3 +12,10 @@ func (c *Cluster) Subscriptions() int {
 	defer c.mu.Unlock()
 	return len(c.subs)
 }
+
+// Present is how many builders the cluster counts as there.
+func (c *Cluster) Present() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.present
+}
