@@ -41,7 +41,7 @@ With names, only those builders are released and the cluster goes on.
 		if d := time.Duration(wait); d < 0 || d > 5*time.Minute {
 			return usagef("--wait %v is out of range, want 0s to 5m", d)
 		}
-		if d := time.Duration(drain); d < 0 || d > 6*time.Hour {
+		if d := time.Duration(drain); d != 0 && d < time.Second || d > 6*time.Hour {
 			return usagef("--drain %v is out of range, want 1s to 6h", d)
 		}
 		for _, name := range names {
