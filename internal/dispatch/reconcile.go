@@ -72,7 +72,7 @@ type reconciler struct {
 	// looked for: Nix' hooks read the machines file before they connect, and some wait
 	// long in between.
 	gone map[string]time.Time
-	// known are the names of members that were dropped and that ssh knew.
+	// known are the names of builders that are gone or were once.
 	known map[string]bool
 	// dropped says that a member was dropped since cut, when links were looked for last.
 	dropped bool
@@ -181,11 +181,12 @@ func (r *reconciler) look(ctx context.Context) {
 	v := r.cluster.Await(ctx, -1, 0)
 	there := map[uuid.UUID]bool{}
 	for _, b := range v.Builders {
-		if b.Leaving || b.ID == uuid.Nil || b.State != coordinator.Joined && !b.State.Answered() {
+		if !used(b) {
+			if !r.started && b.ID != uuid.Nil {
+				// An earlier process may have ended before what Nix had sent there did.
+				r.lose(b)
+			}
 			continue
-		}
-		if b.State == coordinator.Joined && b.Drained {
-			continue // it has no builds, and gets none
 		}
 		there[b.ID] = true
 		m := r.members[b.ID]
@@ -220,6 +221,17 @@ func (r *reconciler) join(ctx context.Context, b coordinator.Builder) {
 	})
 }
 
+// used tells whether a builder is there and has builds, or is to get some.
+func used(b coordinator.Builder) bool {
+	switch {
+	case b.Leaving || b.ID == uuid.Nil:
+		return false
+	case b.State == coordinator.Joined:
+		return !b.Drained
+	}
+	return b.State.Answered()
+}
+
 // rests tells whether a builder in its state gets no new builds.
 func rests(b coordinator.Builder) bool {
 	return b.State == coordinator.Cordoned || b.State == coordinator.Draining
@@ -247,15 +259,18 @@ func (r *reconciler) update(m *member, b coordinator.Builder) {
 func (r *reconciler) drop(m *member) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
-	name := strings.ToLower(m.builder.Name)
-	r.gone[name], r.dropped = time.Now().Add(r.d.cfg.Lease), true
-	if m.stage >= reachable {
-		r.known[name] = true
-	}
+	r.lose(m.builder)
 }
 
-// absent are the names of builders that ssh knew once and that are not among the hosts: a
-// hook may still try them.
+// lose notes that a builder is gone: builds for it are looked for, and ssh gives up on it.
+func (r *reconciler) lose(b coordinator.Builder) {
+	name := strings.ToLower(b.Name)
+	r.gone[name], r.dropped = time.Now().Add(r.d.cfg.Lease), true
+	r.known[name] = true
+}
+
+// absent are the names of builders that are gone, and not among the hosts again: a hook may
+// still try them.
 func (r *reconciler) absent(hosts []sshconf.Host) (names []string) {
 	for name := range r.known {
 		if !slices.ContainsFunc(hosts, func(h sshconf.Host) bool { return h.Name == name }) {

@@ -108,55 +108,108 @@ func TestDrainingBuildersAreNotInTheMachinesFile(t *testing.T) {
 // file that it has read before. Nothing else is.
 func TestLinksOfABuilderThatIsGoneAreEnded(t *testing.T) {
 	r := build(t, "b1", "b2")
-	var mu sync.Mutex
-	var links []nix.Link // guarded by mu
-	r.cfg.Links = func(context.Context) ([]nix.Link, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(links), nil
-	}
-	// send begins a build on a builder; the channel tells how it ended.
-	send := func(name string) chan error {
-		ssh := exec.CommandContext(t.Context(), "sleep", "1000")
-		if err := ssh.Start(); err != nil {
-			t.Fatal(err)
-		}
-		id, err := proc.Of(ssh.Process.Pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu.Lock()
-		links = append(links, nix.Link{Builder: name, Process: id})
-		mu.Unlock()
-		end := make(chan error, 1)
-		go func() { end <- ssh.Wait() }()
-		return end
-	}
-	isEnded := func(what string, ended chan error) {
-		t.Helper()
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			t.Fatalf("%s was not ended", what)
-		}
-	}
-	first, stays, mine := send("b1"), send("b2"), send("mine")
+	s := r.sends()
+	first, stays, mine := s.send("b1"), s.send("b2"), s.send("mine")
 	r.run()
 	id := r.join(1, "b1")
 	r.join(2, "b2")
-	for v := r.cluster.View(); v.Phase != coordinator.Ready; v = r.cluster.Await(t.Context(), v.Revision, time.Minute) {
-	}
+	r.awaitReady()
 	if err := r.cluster.Depart(t.Context(), r.node(1, "b1"), id, coordinator.Departure{Reason: coordinator.DepartFailed}); err != nil {
 		t.Fatal(err)
 	}
-	isEnded("the build on b1", first)
-	isEnded("the build that came late", send("b1"))
+	first.wantEnded()
+	s.send("b1").wantEnded()
 	r.end() // waits for all that it began
-	for name, ended := range map[string]chan error{"b2": stays, "mine": mine} {
-		select {
-		case err := <-ended:
-			t.Errorf("the build on %s was ended: %v", name, err)
-		default:
-		}
+	stays.wantRunning()
+	mine.wantRunning()
+}
+
+// The process before ended between the two: the builder is gone, and its builds are not.
+func TestLinksThatAnEarlierProcessDidNotEnd(t *testing.T) {
+	cfg := coordinator.Config{Builders: []string{"b1", "b2", "b3"}, Quorum: 2, Journal: &memory{}}
+	r := build(t)
+	r.cluster = r.newCluster(cfg)
+	s := r.sends()
+	lost, stays, mine := s.send("b1"), s.send("b2"), s.send("mine")
+	r.run()
+	id := r.join(1, "b1")
+	r.join(2, "b2")
+	r.awaitReady()
+	r.end()
+	if err := r.cluster.Depart(t.Context(), r.node(1, "b1"), id, coordinator.Departure{Reason: coordinator.DepartFailed}); err != nil {
+		t.Fatal(err)
+	}
+	r.cluster, r.d = r.newCluster(cfg), nil
+	r.run()
+	lost.wantEnded()
+	r.end()
+	stays.wantRunning()
+	mine.wantRunning()
+}
+
+// sends are processes that stand for builds that were sent to builders.
+type sends struct {
+	t     *testing.T
+	mu    sync.Mutex
+	links []nix.Link // guarded by mu
+}
+
+// sends lets the dispatcher see what a test sends.
+func (r *rig) sends() *sends {
+	s := &sends{t: r.t}
+	r.cfg.Links = func(context.Context) ([]nix.Link, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.Clone(s.links), nil
+	}
+	return s
+}
+
+// sent is one of them.
+type sent struct {
+	t     *testing.T
+	name  string
+	ended chan error // gets how it ended
+}
+
+// send begins one.
+func (s *sends) send(name string) sent {
+	s.t.Helper()
+	ssh := exec.CommandContext(s.t.Context(), "sleep", "1000")
+	if err := ssh.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	id, err := proc.Of(ssh.Process.Pid)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links = append(s.links, nix.Link{Builder: name, Process: id})
+	ended := make(chan error, 1)
+	go func() { ended <- ssh.Wait() }()
+	return sent{s.t, name, ended}
+}
+
+func (s sent) wantEnded() {
+	s.t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(30 * time.Second):
+		s.t.Fatalf("the build on %s was not ended", s.name)
+	}
+}
+
+func (s sent) wantRunning() {
+	s.t.Helper()
+	select {
+	case err := <-s.ended:
+		s.t.Errorf("the build on %s was ended: %v", s.name, err)
+	default:
+	}
+}
+
+func (r *rig) awaitReady() {
+	for v := r.cluster.View(); v.Phase != coordinator.Ready; v = r.cluster.Await(r.t.Context(), v.Revision, time.Minute) {
 	}
 }
