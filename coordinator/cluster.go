@@ -157,6 +157,9 @@ func (c *Cluster) forgive(late time.Duration) {
 	defer c.mu.Unlock()
 	least := time.Now().Add(c.cfg.grace() - c.cfg.Lease)
 	for _, s := range c.slots {
+		if !s.State.Present() {
+			continue
+		}
 		if s.heard.Before(least) {
 			s.heard = least
 		}

@@ -137,6 +137,7 @@ func TestNobodyIsLostForAStopOfTheProcess(t *testing.T) {
 					time.Sleep(time.Second) // the end of b3's lease
 					synctest.Wait()
 					h.wantState("b3", coordinator.Lost)
+					lost := time.Now()
 					if tt.broken {
 						cancel()
 					}
@@ -144,6 +145,9 @@ func TestNobodyIsLostForAStopOfTheProcess(t *testing.T) {
 					time.Sleep(tt.stop + lease/3 - time.Millisecond)
 					synctest.Wait()
 					h.wantState("b1", coordinator.StateReady)
+					if b, want := h.builder("b3"), time.Since(lost)+lease; b.Silent != want {
+						t.Errorf("b3, which was lost before, is silent for %v, want %v", b.Silent, want)
+					}
 					time.Sleep(lease)
 					synctest.Wait()
 					h.wantState("b1", coordinator.Lost)
