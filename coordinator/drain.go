@@ -78,10 +78,14 @@ func (c *Cluster) drained(scope []*slot, counts map[string]int, known bool, idle
 	left, noted := 0, false
 	c.mu.Lock()
 	for _, s := range scope {
-		if !s.State.Answered() || !s.ReleasedAt.IsZero() {
-			continue // nothing runs on it, or it was told to leave
+		if !s.ReleasedAt.IsZero() || !s.State.Answered() && s.State != Joined {
+			continue // it was told to leave, or is not there
 		}
 		left++
+		if s.State == Joined { // it gets no builds
+			free = append(free, s)
+			continue
+		}
 		n := counts[strings.ToLower(s.Name)]
 		switch {
 		case !known || n > 0:

@@ -85,10 +85,14 @@ func TestDrain(t *testing.T) {
 		h.wantState("b2", coordinator.Departed)
 		h.wantState("b1", coordinator.Draining)
 
-		// One that comes now is not used.
+		// One that comes now is not used, and does not wait for the others.
 		late := h.join("b3")
 		wantErr(t, "Verified", h.Verified(late, 1, 1), coordinator.ErrNotJoined)
 		go h.keep("b3", late, 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		h.wantState("b3", coordinator.Departed)
+		h.wantState("b1", coordinator.Draining)
 
 		time.Sleep(10 * time.Minute)
 		b.set("b1", 0)
