@@ -195,14 +195,14 @@ func (a *app) tellFault(fault string) {
 
 // tellWhoRemains keeps a person company whose stop takes long. It ends with ctx.
 func (a *app) tellWhoRemains(ctx context.Context, api *apiclient.API) {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
+	pause := 5 * time.Second
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, time.Minute) // a drain may take hours
 		c, err := api.Cluster(ctx)
 		if err != nil {
 			continue // the stop itself says what is wrong

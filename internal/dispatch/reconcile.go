@@ -273,6 +273,9 @@ func (r *reconciler) lose(b coordinator.Builder) {
 // still try them.
 func (r *reconciler) absent(hosts []sshconf.Host) (names []string) {
 	for name := range r.known {
+		if name == "localhost" { // which a builder may call itself, and is refused for
+			continue
+		}
 		if !slices.ContainsFunc(hosts, func(h sshconf.Host) bool { return h.Name == name }) {
 			names = append(names, name)
 		}
