@@ -25,43 +25,50 @@ func (c *BuildCounter) list(ctx context.Context) ([]process, error) {
 // readProcesses reads of a proc file system the processes of the users, or all where there
 // are none. Processes that end meanwhile are left out.
 func readProcesses(ctx context.Context, proc string, users buildUsers) ([]process, error) {
-	dir, err := os.Open(proc)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
 	var all []process
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		path := proc + "/" + name
+	err := eachProcess(ctx, proc, func(pid int, path string) {
 		if !users.none && !owned(path, users) {
-			continue
+			return
 		}
 		status, err := os.ReadFile(path + "/status")
 		if err != nil {
-			continue
+			return
 		}
 		p, ok := parseStatus(string(status))
 		if !ok {
-			continue
+			return
 		}
 		p.pid = pid
 		// Absent for kernel threads, and unreadable for others' processes unless root.
 		exe, _ := os.Readlink(path + "/exe")
 		p.nix = filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "nix"
 		all = append(all, p)
+	})
+	return all, err
+}
+
+// eachProcess visits the directories of a proc file system's processes, in no order.
+func eachProcess(ctx context.Context, proc string, visit func(pid int, path string)) error {
+	dir, err := os.Open(proc)
+	if err != nil {
+		return err
 	}
-	return all, nil
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		visit(pid, proc+"/"+name)
+	}
+	return nil
 }
 
 // owned tells whether one of the users owns the directory of a process. It is the cheap

@@ -75,6 +75,17 @@ func (f File) put(ctx context.Context, name, body string, where Where) (changed 
 // nothing is done.
 func (f File) Filter(ctx context.Context, name string, keep func(line string) bool) (changed bool, err error) {
 	defer f.wrap("filter", &err)
+	return f.ifThere(ctx, func(path, old string, info fs.FileInfo) (bool, error) {
+		text, err := filter(old, escape(name), keep)
+		if err != nil || text == old {
+			return false, err
+		}
+		return true, replace(path, text, info, 0)
+	})
+}
+
+// ifThere lets change have the file, under the directory's lock, unless there is none.
+func (f File) ifThere(ctx context.Context, change func(path, old string, info fs.FileInfo) (bool, error)) (bool, error) {
 	path, err := resolve(f.Path)
 	if err != nil {
 		return false, err
@@ -91,11 +102,7 @@ func (f File) Filter(ctx context.Context, name string, keep func(line string) bo
 	if err != nil || info == nil {
 		return false, err
 	}
-	text, err := filter(old, escape(name), keep)
-	if err != nil || text == old {
-		return false, err
-	}
-	return true, replace(path, text, info, 0)
+	return change(path, old, info)
 }
 
 // Take cuts the block called name out of the file, and tells whether it was there. A file
@@ -103,39 +110,25 @@ func (f File) Filter(ctx context.Context, name string, keep func(line string) bo
 // Put made and nobody uses.
 func (f File) Take(ctx context.Context, name string) (changed bool, err error) {
 	defer f.wrap("take", &err)
-	path, err := resolve(f.Path)
-	if err != nil {
-		return false, err
-	}
-	unlock, err := lock(ctx, filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	old, info, err := read(path)
-	if err != nil || info == nil {
-		return false, err
-	}
-	text, n, found, err := take(old, escape(name))
-	if err != nil || !found {
-		return false, err
-	}
-	if text != "" || !n.madeFile {
-		return true, replace(path, text, info, 0)
-	}
-	if err := os.Remove(path); err != nil {
-		return false, err
-	}
-	for dir := filepath.Dir(path); n.madeDirs > 0; n.madeDirs-- {
-		if os.Remove(dir) != nil {
-			break // somebody else uses it by now, so it is theirs
+	return f.ifThere(ctx, func(path, old string, info fs.FileInfo) (bool, error) {
+		text, n, found, err := take(old, escape(name))
+		if err != nil || !found {
+			return false, err
 		}
-		dir = filepath.Dir(dir)
-	}
-	return true, nil
+		if text != "" || !n.madeFile {
+			return true, replace(path, text, info, 0)
+		}
+		if err := os.Remove(path); err != nil {
+			return false, err
+		}
+		for dir := filepath.Dir(path); n.madeDirs > 0; n.madeDirs-- {
+			if os.Remove(dir) != nil {
+				break // somebody else uses it by now, so it is theirs
+			}
+			dir = filepath.Dir(dir)
+		}
+		return true, nil
+	})
 }
 
 func (f File) wrap(verb string, err *error) {
