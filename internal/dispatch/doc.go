@@ -10,6 +10,10 @@
 //	checked ----(the machines file has it)-----------------> verified: the cluster's "ready"
 //	any of them --(lost, departed, released, replaced)-----> gone, and out of the files
 //
+// A builder that is cordoned or drained goes out of the machines file and stays in the
+// others. What Nix has sent to one that is gone is ended (gone.go), and ssh gives up on it
+// at once.
+//
 // A check that fails is noted with the builder and tried again, ever more slowly. A
 // builder counts as ready only when Nix can use it, so who waits for the quorum may start
 // builds at once.

@@ -18,46 +18,6 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/sshconf"
 )
 
-// stage is how far a member is.
-type stage int
-
-const (
-	resolving stage = iota // what the tailnet says of it is not known
-	reachable              // ssh_config should have it
-	checked                // its store answered; the machines file should have it
-	verified               // the cluster knows
-)
-
-// member is a builder that is there, under one id. The reconciler's loop owns it; its
-// goroutine only sends events about it.
-type member struct {
-	builder coordinator.Builder
-	cancel  context.CancelFunc // ends its goroutine
-	stage   stage
-	host    sshconf.Host // from reachable on
-	machine nix.Machine  // from checked on
-	store   nix.Store    // from checked on
-	// resumed says that the cluster took it for ready before we knew it: an earlier
-	// process' machines file has it, until it answers us or fails to.
-	resumed bool
-	// rests says that it is to get no new builds: it is cordoned, or drained.
-	rests bool
-	// written waits for ssh_config to have the member, or not to. Nil if nobody does.
-	written chan<- error
-}
-
-// event is what a member's goroutine found out.
-type event struct {
-	m       *member
-	stage   stage        // reachable or checked, if err is nil
-	host    sshconf.Host // for reachable
-	written chan<- error // for reachable
-	machine nix.Machine  // for checked
-	store   nix.Store    // for checked
-	err     error        // the attempt failed
-	final   bool         // and no other will be better
-}
-
 // reconciler makes the files agree with the cluster, from one goroutine.
 type reconciler struct {
 	d       *Dispatcher
@@ -221,22 +181,6 @@ func (r *reconciler) join(ctx context.Context, b coordinator.Builder) {
 	})
 }
 
-// used tells whether a builder is there and has builds, or is to get some.
-func used(b coordinator.Builder) bool {
-	switch {
-	case b.Leaving || b.ID == uuid.Nil:
-		return false
-	case b.State == coordinator.Joined:
-		return !b.Drained
-	}
-	return b.State.Answered()
-}
-
-// rests tells whether a builder in its state gets no new builds.
-func rests(b coordinator.Builder) bool {
-	return b.State == coordinator.Cordoned || b.State == coordinator.Draining
-}
-
 // update takes over what has changed of a builder whose store has answered.
 func (r *reconciler) update(m *member, b coordinator.Builder) {
 	m.builder, m.rests = b, rests(b)
@@ -260,27 +204,6 @@ func (r *reconciler) drop(m *member) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
 	r.lose(m.builder)
-}
-
-// lose notes that a builder is gone: builds for it are looked for, and ssh gives up on it.
-func (r *reconciler) lose(b coordinator.Builder) {
-	name := strings.ToLower(b.Name)
-	r.gone[name], r.dropped = time.Now().Add(r.d.cfg.Lease), true
-	r.known[name] = true
-}
-
-// absent are the names of builders that are gone, and not among the hosts again: a hook may
-// still try them.
-func (r *reconciler) absent(hosts []sshconf.Host) (names []string) {
-	for name := range r.known {
-		if name == "localhost" { // which a builder may call itself, and is refused for
-			continue
-		}
-		if !slices.ContainsFunc(hosts, func(h sshconf.Host) bool { return h.Name == name }) {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // ordered gives the members by name, so that logs and checks read the same each time.

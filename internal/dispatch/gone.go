@@ -2,11 +2,15 @@ package dispatch
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/sshconf"
 )
 
 const (
@@ -35,6 +39,27 @@ func (d *Dispatcher) links(ctx context.Context) ([]nix.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, linkTime)
 	defer cancel()
 	return d.cfg.Links(ctx)
+}
+
+// lose notes that a builder is gone: builds for it are looked for, and ssh gives up on it.
+func (r *reconciler) lose(b coordinator.Builder) {
+	name := strings.ToLower(b.Name)
+	r.gone[name], r.dropped = time.Now().Add(r.d.cfg.Lease), true
+	r.known[name] = true
+}
+
+// absent are the names of builders that are gone, and not among the hosts again: a hook may
+// still try them.
+func (r *reconciler) absent(hosts []sshconf.Host) (names []string) {
+	for name := range r.known {
+		if name == "localhost" { // which a builder may call itself, and is refused for
+			continue
+		}
+		if !slices.ContainsFunc(hosts, func(h sshconf.Host) bool { return h.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // cutOff ends what Nix has sent to members that were dropped, so that Nix goes on: a
