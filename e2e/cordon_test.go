@@ -13,6 +13,7 @@ import (
 // Builders differ: a cluster may need some of each system, and one whose disk fills up gets
 // no new builds until it has room again.
 func TestUnevenBuilders(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const arm, small = "builder-1", "builder-2"
 	lab := startLab(t, testbed.Config{
 		Builders:  3,

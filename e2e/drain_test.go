@@ -13,6 +13,7 @@ import (
 // A stop may let builds end first, or cut them off and say so. Nix is never left to wait for
 // a builder that was let go.
 func TestDrain(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 	b1, b2 := testbed.Builder(1), testbed.Builder(2)
 

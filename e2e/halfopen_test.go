@@ -14,6 +14,7 @@ import (
 // A link that dies resets nothing. What was open over it is gone within the lease, on
 // either side, and what is open over other links stays.
 func TestHalfOpen(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const lease, slack = 6 * time.Second, 2 * time.Second
 	lab := startLab(t, testbed.Config{Builders: 2})
 	dead, alive := testbed.Builder(1), testbed.Builder(2)
