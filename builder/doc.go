@@ -24,8 +24,8 @@
 // The coordinator's silence is counted from the sending of the last request that
 // it acknowledged: from then on it may not have heard of us either. All of it is
 // monotonic time. Time in which this process did not run, because it or its machine was
-// stopped, is nobody's silence: it asks once more before it leaves. Nothing said here depends on the tailnet's idea of who is
-// online, which is minutes behind.
+// stopped, is nobody's silence: it asks once more before it leaves. Nothing said here
+// depends on the tailnet's idea of who is online, which is minutes behind.
 //
 // What a coordinator answers is checked before it is believed, and cleaned before
 // it is printed: this agent runs before it knows whom it talks to.
@@ -33,7 +33,7 @@
 // # What was done here
 //
 // While it is claimed, the agent looks each second how many builds run, and adds up
-// their time. The check-ins that tell its vitals, every 10 s, tell it, and so does the departure, without
-// looking once more: whoever released the builder waits. A build that begins and ends
-// between two looks is missed; so what is told is what was seen.
+// their time. The check-ins that tell its vitals, every 10 s, tell it, and so does the
+// departure, without looking once more: whoever released the builder waits. A build that
+// begins and ends between two looks is missed; so what is told is what was seen.
 package builder

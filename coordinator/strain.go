@@ -54,8 +54,8 @@ func (c *Cluster) balanceLocked() {
 		}
 	}
 	for _, s := range c.slots {
-		if !s.staysLocked() {
-			continue
+		if s.strain == "" || !s.staysLocked() {
+			continue // which is what most check-ins find, of everyone
 		}
 		covered := c.coveredLocked(s)
 		switch {

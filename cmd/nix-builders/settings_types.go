@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 )
 
 // words is a list separated by white space (envconfig's own lists are separated by
@@ -42,7 +44,8 @@ type minimum struct {
 	systems map[string]int
 }
 
-var systemName = regexp.MustCompile(`^[a-z0-9_]+-[a-z0-9_]+$`)
+// systemName is what builders may call the systems that they build for.
+var systemName = regexp.MustCompile(coordinator.Limits()["/offer/systems/*"].Pattern)
 
 func (m *minimum) Decode(value string) error {
 	*m = minimum{}

@@ -30,11 +30,7 @@ func readProcesses(ctx context.Context, proc string, users buildUsers) ([]proces
 		if !users.none && !owned(path, users) {
 			return
 		}
-		status, err := os.ReadFile(path + "/status")
-		if err != nil {
-			return
-		}
-		p, ok := parseStatus(string(status))
+		p, ok := readStatus(path)
 		if !ok {
 			return
 		}
@@ -45,6 +41,15 @@ func readProcesses(ctx context.Context, proc string, users buildUsers) ([]proces
 		all = append(all, p)
 	})
 	return all, err
+}
+
+// readStatus is parseStatus of a process by its directory; false too if it has ended.
+func readStatus(path string) (process, bool) {
+	status, err := os.ReadFile(path + "/status")
+	if err != nil {
+		return process{}, false
+	}
+	return parseStatus(string(status))
 }
 
 // eachProcess visits the directories of a proc file system's processes, in no order.

@@ -17,11 +17,7 @@ func readCommands(ctx context.Context, proc string) ([]command, error) {
 		if err != nil || len(argv) == 0 {
 			return
 		}
-		status, err := os.ReadFile(path + "/status")
-		if err != nil {
-			return
-		}
-		p, ok := parseStatus(string(status))
+		p, ok := readStatus(path)
 		if !ok {
 			return
 		}
