@@ -88,8 +88,9 @@ func Find(stateDir, role string) ([]*Dir, error) {
 	return dirs, nil
 }
 
-// maxName is how much of an id is readable in its directory's name.
-const maxName = 64
+// maxName is how much of an id is readable in its directory's name. Unix sockets lie in it,
+// and their paths have room for 103 bytes on macOS.
+const maxName = 24
 
 // dirName is what is harmless of a cluster's id, for people, and a digest of all of it,
 // so that no two clusters share a name, whatever the file system thinks of case.

@@ -118,3 +118,14 @@ func TestDirectoriesStayInside(t *testing.T) {
 		t.Errorf("a person can't find octo/repo/1234/1 in %s", p)
 	}
 }
+
+// Sockets lie in the directory, and are made there in a directory of their own.
+func TestSocketsHaveRoom(t *testing.T) {
+	for _, stateDir := range []string{"/run/nix-builders", "/var/run/nix-builders"} {
+		id := strings.Repeat("a-repository-with-a-long-name/", 9) + "19876543210/12"
+		d := rundir.At(stateDir, id, rundir.Coordinator)
+		if path := d.Path(".control-1234567890/s"); len(path) > 103 {
+			t.Errorf("%s has %d bytes, and 103 are what a socket's path may have", path, len(path))
+		}
+	}
+}
