@@ -14,6 +14,7 @@ import (
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
 )
 
 // Cluster is what a dispatcher needs of a cluster; [coordinator.Cluster] is one.
@@ -37,6 +38,19 @@ type Files struct {
 	SSHConfig  string // root's ssh_config
 	KnownHosts string // a known_hosts file of our own
 	Hosts      string // /etc/hosts; empty: builders' names are not written there
+	// UserConf is the nix.conf of the user that the daemon runs as, root's as a rule.
+	// Only with a Hook.
+	UserConf string
+}
+
+// Scheduler decides where builds go that come by the hook; [scheduler.Scheduler] is one.
+type Scheduler interface {
+	// Set tells of all machines that there are.
+	Set([]scheduler.Machine)
+	// Close says that there will be no more builds.
+	Close()
+	// Running counts the builds of each machine.
+	Running() map[string]int
 }
 
 // Config is what a dispatcher is made from.
@@ -53,6 +67,12 @@ type Config struct {
 	// Links lists the builds that Nix has sent away, as [nix.Links] does. If nil, nobody
 	// looks: none is counted, and none is ended when its builder is gone.
 	Links func(ctx context.Context) ([]nix.Link, error)
+
+	// Hook is the program, with its arguments, that Nix starts as its build hook, and
+	// Scheduler is whom it asks. If empty, Nix dispatches by the machines file alone; it
+	// also does when the hook finds no scheduler.
+	Hook      []string
+	Scheduler Scheduler
 
 	// MaxJobs is how many builds a builder gets at a time that does not say it itself. If
 	// zero, as many as its cores and memory allow, see [nix.MaxJobs].
@@ -91,7 +111,7 @@ type Dispatcher struct {
 
 	mu     sync.Mutex // held while files are written; guards all below
 	closed bool       // nothing may be written any more, only taken out
-	// changes counts our changes of nix.conf.
+	// changes counts our changes of nix.conf and UserConf.
 	changes int
 	// machines are those that the file has, by name.
 	machines map[string]nix.Machine
@@ -111,6 +131,12 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	if path := cfg.Files.Hosts; path != "" && !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("new dispatcher: the path of the hosts file, %q, is not absolute", path)
+	}
+	if (len(cfg.Hook) == 0) != (cfg.Scheduler == nil) {
+		return nil, errors.New("new dispatcher: a hook needs a scheduler, and a scheduler a hook")
+	}
+	if len(cfg.Hook) > 0 && !filepath.IsAbs(cfg.Files.UserConf) {
+		return nil, fmt.Errorf("new dispatcher: the path of the daemon's user's nix.conf, %q, is not absolute", cfg.Files.UserConf)
 	}
 	if cfg.ID == "" || cfg.Peer == nil || cfg.Check == nil || cfg.Restart == nil {
 		return nil, errors.New("new dispatcher: ID, Peer, Check and Restart are needed")

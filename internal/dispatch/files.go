@@ -18,6 +18,7 @@ var _ coordinator.Dispatch = (*Dispatcher)(nil)
 
 func (d *Dispatcher) machinesFile() textfile.File { return textfile.File{Path: d.cfg.Files.Machines} }
 func (d *Dispatcher) nixConf() textfile.File      { return textfile.File{Path: d.cfg.Files.NixConf} }
+func (d *Dispatcher) userConf() textfile.File     { return textfile.File{Path: d.cfg.Files.UserConf} }
 func (d *Dispatcher) knownHosts() textfile.File {
 	return textfile.File{Path: d.cfg.Files.KnownHosts, DirMode: 0o700}
 }
@@ -108,29 +109,41 @@ func (d *Dispatcher) putMachinesLocked(ctx context.Context, machines map[string]
 	return nil
 }
 
-// introduce tells the Nix daemon of the machines file.
+// introduce tells the Nix daemon of the machines file and the build hook.
 func (d *Dispatcher) introduce(ctx context.Context) error {
 	conf, err := nix.Conf(d.cfg.Files.Machines)
 	if err != nil {
 		return err
 	}
+	hook := ""
+	if len(d.cfg.Hook) > 0 {
+		if hook, err = nix.HookConf(d.cfg.Hook); err != nil {
+			return err
+		}
+	}
 	if err := d.takeDaemon(ctx); err != nil {
 		return err
 	}
 	defer d.releaseDaemon()
-	if err := d.putNixConf(ctx, conf); err != nil {
+	if err := d.putConf(ctx, d.nixConf(), conf); err != nil {
 		return err
+	}
+	if hook != "" {
+		if err := d.putConf(ctx, d.userConf(), hook); err != nil {
+			return err
+		}
 	}
 	return d.refresh(ctx)
 }
 
-func (d *Dispatcher) putNixConf(ctx context.Context, conf string) error {
+// putConf puts our lines at the end of a file that the daemon reads when it starts.
+func (d *Dispatcher) putConf(ctx context.Context, file textfile.File, lines string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return errClosed
 	}
-	changed, err := d.nixConf().Put(ctx, d.cfg.ID, conf, textfile.Bottom)
+	changed, err := file.Put(ctx, d.cfg.ID, lines, textfile.Bottom)
 	if changed {
 		d.changes++
 	}
@@ -149,7 +162,16 @@ func (d *Dispatcher) takeDaemon(ctx context.Context) error {
 
 func (d *Dispatcher) releaseDaemon() { <-d.daemon }
 
-// refresh restarts the daemon if it has not read nix.conf since that changed. The caller
+// daemonFiles are those that the daemon reads when it starts.
+func (d *Dispatcher) daemonFiles() []textfile.File {
+	files := []textfile.File{d.nixConf()}
+	if d.cfg.Files.UserConf != "" {
+		files = append(files, d.userConf())
+	}
+	return files
+}
+
+// refresh restarts the daemon if it has not read its files since they changed. The caller
 // has the daemon's token.
 func (d *Dispatcher) refresh(ctx context.Context) error {
 	d.mu.Lock()
@@ -165,8 +187,8 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 	return nil
 }
 
-// Close takes the machines out of their file, so that Nix starts no more builds on them,
-// and forbids every later write. It can be called again.
+// Close takes the machines out of their file and ends the scheduler's queue, so that Nix
+// starts no more builds on them, and forbids every later write. It can be called again.
 func (d *Dispatcher) Close(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,6 +197,9 @@ func (d *Dispatcher) Close(ctx context.Context) error {
 
 func (d *Dispatcher) closeLocked(ctx context.Context) error {
 	d.closed = true
+	if d.cfg.Scheduler != nil {
+		d.cfg.Scheduler.Close()
+	}
 	_, err := d.machinesFile().Take(ctx, d.cfg.ID)
 	if err == nil {
 		clear(d.machines)
@@ -195,10 +220,12 @@ func (d *Dispatcher) Restore(ctx context.Context) error {
 	errs = append(errs, d.takeHostsLocked(ctx))
 	// Here, and not after the wait below: whatever becomes of that, later daemons start as
 	// they would without us.
-	changed, err := d.nixConf().Take(ctx, d.cfg.ID)
-	errs = append(errs, err)
-	if changed {
-		d.changes++
+	for _, f := range d.daemonFiles() {
+		changed, err := f.Take(ctx, d.cfg.ID)
+		errs = append(errs, err)
+		if changed {
+			d.changes++
+		}
 	}
 	d.mu.Unlock()
 

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -22,10 +23,14 @@ const (
 )
 
 // Builds counts the builds that run on each machine that Nix sends builds to, by its name
-// in the machines file. Copying to it and back is part of a build.
+// in the machines file: those of the scheduler, and those that Nix' own hook has sent.
+// Copying to it and back is part of a build.
 func (d *Dispatcher) Builds(ctx context.Context) (map[string]int, error) {
 	links, err := d.links(ctx)
 	counts := make(map[string]int)
+	if d.cfg.Scheduler != nil {
+		maps.Copy(counts, d.cfg.Scheduler.Running())
+	}
 	for _, l := range links {
 		counts[l.Builder]++
 	}

@@ -240,6 +240,7 @@ func (r *reconciler) write(ctx context.Context) error {
 		err = r.d.keepMachines(ctx, usable)
 	}
 	if err == nil && unknown {
+		r.schedule(true)
 		return nil
 	}
 	if err == nil {
@@ -248,6 +249,7 @@ func (r *reconciler) write(ctx context.Context) error {
 	if errors.Is(err, errClosed) || ctx.Err() != nil {
 		return nil // it is over, for who waits for the files too
 	}
+	r.schedule(err == nil)
 	if err != nil {
 		r.d.log.Error("Nix was not told of the builders; trying again", "err", err)
 	}

@@ -55,7 +55,7 @@ func build(t *testing.T, builders ...string) *rig {
 		files: dispatch.Files{
 			Machines: dir + "/etc/nix/machines", NixConf: dir + "/etc/nix/nix.conf",
 			SSHConfig: dir + "/root/.ssh/config", KnownHosts: dir + "/state/known_hosts",
-			Hosts: dir + "/etc/hosts",
+			Hosts: dir + "/etc/hosts", UserConf: dir + "/root/.config/nix/nix.conf",
 		},
 		check:   func(context.Context, nix.Machine) error { return nil },
 		restart: func(context.Context) error { return nil },
