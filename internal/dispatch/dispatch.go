@@ -47,6 +47,8 @@ type Files struct {
 type Scheduler interface {
 	// Set tells of all machines that there are.
 	Set([]scheduler.Machine)
+	// Lose tells why one of them will be absent from the next Set.
+	Lose(machine, reason string)
 	// Close says that there will be no more builds.
 	Close()
 	// Running counts the builds of each machine.

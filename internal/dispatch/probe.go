@@ -139,12 +139,20 @@ func (d *Dispatcher) machine(b coordinator.Builder, host sshconf.Host) (nix.Mach
 		Name:         host.Name,
 		StoreProgram: b.Offer.StoreProgram,
 		Systems:      b.Offer.Systems,
-		MaxJobs:      nix.MaxJobs(setting(b.Offer.MaxJobs, d.cfg.MaxJobs), b.Offer.Cores, b.Offer.MemoryBytes),
-		SpeedFactor:  max(1, setting(b.Offer.SpeedFactor, d.cfg.SpeedFactor)),
+		MaxJobs:      d.maxJobs(b.Offer),
+		SpeedFactor:  d.speedFactor(b.Offer),
 		Features:     b.Offer.Features,
 		HostKey:      host.Keys[0],
 	}
 	return m, m.Validate()
+}
+
+func (d *Dispatcher) maxJobs(o *coordinator.Offer) int {
+	return nix.MaxJobs(setting(o.MaxJobs, d.cfg.MaxJobs), o.Cores, o.MemoryBytes)
+}
+
+func (d *Dispatcher) speedFactor(o *coordinator.Offer) int {
+	return max(1, setting(o.SpeedFactor, d.cfg.SpeedFactor))
 }
 
 // setting is the builder's own, or without one the coordinator's.

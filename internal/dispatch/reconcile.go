@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,8 +140,9 @@ func (r *reconciler) take(e event) {
 // look makes members of the builders that are there, and drops those that are not.
 func (r *reconciler) look(ctx context.Context) {
 	v := r.cluster.Await(ctx, -1, 0)
-	there := map[uuid.UUID]bool{}
+	there, reasons := map[uuid.UUID]bool{}, map[uuid.UUID]string{}
 	for _, b := range v.Builders {
+		reasons[b.ID] = b.Reason
 		if !used(b) {
 			if !r.started && b.ID != uuid.Nil {
 				// An earlier process may have ended before what Nix had sent there did.
@@ -152,7 +154,7 @@ func (r *reconciler) look(ctx context.Context) {
 		m := r.members[b.ID]
 		if m != nil && m.stage == verified && b.State == coordinator.Joined {
 			// It was lost and came back between two looks, and must answer anew.
-			r.drop(m)
+			r.drop(m, "it was lost, and came back")
 			m = nil
 		}
 		if m == nil {
@@ -163,7 +165,7 @@ func (r *reconciler) look(ctx context.Context) {
 	}
 	for id, m := range r.members {
 		if !there[id] {
-			r.drop(m)
+			r.drop(m, cmp.Or(reasons[id], "another took its place"))
 		}
 	}
 	r.started = true
@@ -198,12 +200,15 @@ func (r *reconciler) update(m *member, b coordinator.Builder) {
 	m.machine = machine
 }
 
-// drop forgets a member; the next write takes it out of the files. What Nix had sent it is
-// ended then.
-func (r *reconciler) drop(m *member) {
+// drop forgets a member; the next write takes it out of the files. Builds that the scheduler
+// has there go elsewhere at once, and those that Nix itself had sent are ended then.
+func (r *reconciler) drop(m *member, reason string) {
 	m.cancel()
 	delete(r.members, m.builder.ID)
 	r.lose(m.builder)
+	if r.d.cfg.Scheduler != nil {
+		r.d.cfg.Scheduler.Lose(strings.ToLower(m.builder.Name), reason)
+	}
 }
 
 // ordered gives the members by name, so that logs and checks read the same each time.

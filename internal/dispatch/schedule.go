@@ -14,15 +14,15 @@ func (r *reconciler) schedule(written bool) {
 	}
 	var machines []scheduler.Machine
 	for _, m := range r.ordered() {
-		if s, ok := m.scheduled(written); ok {
+		if s, ok := r.d.scheduled(m, written); ok {
 			machines = append(machines, s)
 		}
 	}
 	r.d.cfg.Scheduler.Set(machines)
 }
 
-// scheduled is the member as the scheduler knows it; false if it can't be used.
-func (m *member) scheduled(written bool) (scheduler.Machine, bool) {
+// scheduled is a member as the scheduler knows it; false if it can't be used.
+func (d *Dispatcher) scheduled(m *member, written bool) (scheduler.Machine, bool) {
 	if m.builder.Offer == nil {
 		return scheduler.Machine{}, false
 	}
@@ -30,6 +30,8 @@ func (m *member) scheduled(written bool) (scheduler.Machine, bool) {
 		Name:     strings.ToLower(m.builder.Name),
 		Systems:  m.builder.Offer.Systems,
 		Features: m.builder.Offer.Features,
+		Slots:    d.maxJobs(m.builder.Offer),
+		Speed:    d.speedFactor(m.builder.Offer),
 		Memory:   m.builder.Offer.MemoryBytes,
 	}
 	if m.stage < checked {

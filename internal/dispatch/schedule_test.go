@@ -22,6 +22,7 @@ import (
 type told struct {
 	mu       sync.Mutex
 	machines []scheduler.Machine
+	lost     map[string]string // why, by name
 	closed   bool
 }
 
@@ -35,6 +36,15 @@ func (s *told) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+}
+
+func (s *told) Lose(machine, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost == nil {
+		s.lost = map[string]string{}
+	}
+	s.lost[machine] = reason
 }
 
 func (s *told) Running() map[string]int { return map[string]int{"b1": 3} }
@@ -80,6 +90,7 @@ func TestTheSchedulerIsToldOfMachines(t *testing.T) {
 		settle()
 		coming := scheduler.Machine{
 			Name: "b1", Systems: offer().Systems, Features: offer().Features, Memory: offer().MemoryBytes,
+			Slots: 4, Speed: 1,
 		}
 		if diff := cmp.Diff(coming, s.machine("b1")); diff != "" {
 			t.Errorf("before its store answered (-want +got):\n%s", diff)
@@ -87,7 +98,7 @@ func TestTheSchedulerIsToldOfMachines(t *testing.T) {
 		close(answer)
 		settle()
 		ready := coming
-		ready.State, ready.Slots, ready.Speed = scheduler.Ready, 4, 1
+		ready.State = scheduler.Ready
 		got := s.machine("b1")
 		ready.Line, ready.Mandatory = got.Line, got.Mandatory
 		if diff := cmp.Diff(ready, got); diff != "" {
@@ -108,6 +119,9 @@ func TestTheSchedulerIsToldOfMachines(t *testing.T) {
 		settle()
 		if diff := cmp.Diff(map[string]scheduler.State{"b2": scheduler.Ready}, s.states()); diff != "" {
 			t.Errorf("without b1 (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff(map[string]string{"b1": r.builder("b1").Reason}, s.lost); diff != "" {
+			t.Errorf("why (-want +got):\n%s", diff)
 		}
 	})
 }
