@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/unixsock"
 )
 
 // addressWait bounds the wait for a tailnet address to appear on the host's
@@ -23,10 +22,9 @@ const addressWait = 5 * time.Second
 type ListenConfig struct {
 	Port int // TCP port; 0 picks a free one
 	// ControlSocket is the path of a Unix socket whose callers are this host's
-	// own node. It is open to root and to the group GID, mode 0660. A socket
-	// file that a dead process left is replaced. If empty, there is none.
+	// own node, see [unixsock.Listen]. If empty, there is none.
 	ControlSocket string
-	GID           int // group of ControlSocket; negative: that of the process
+	GID           int // group that ControlSocket is open to, too; negative: none
 	// Silence is how long a peer may be silent before its connections are ended. If
 	// zero, they are left to the kernel. In userspace networking it holds between
 	// tailscaled and this process alone: what is dead behind tailscaled is not seen.
@@ -93,7 +91,7 @@ func (c *Client) Listen(ctx context.Context, cfg ListenConfig) (_ *Listening, er
 		}
 	}
 	if cfg.ControlSocket != "" {
-		ln, err := listenControl(cfg.ControlSocket, cfg.GID)
+		ln, err := unixsock.Listen(cfg.ControlSocket, cfg.GID)
 		if err != nil {
 			return nil, fmt.Errorf("listen on control socket: %w", err)
 		}
@@ -177,67 +175,6 @@ func hosts(self Self) []string {
 		}
 	}
 	return hs
-}
-
-// listenControl makes the socket under another name, gives it its owner and
-// mode there and moves it into place: at its path it is never too open.
-func listenControl(path string, gid int) (net.Listener, error) {
-	if err := removeDeadSocket(path); err != nil {
-		return nil, err
-	}
-	private, err := os.MkdirTemp(filepath.Dir(path), ".control-") // 0700
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(private)
-	temp := filepath.Join(private, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	ln.SetUnlinkOnClose(false)
-	if gid >= 0 {
-		err = os.Chown(temp, -1, gid)
-	}
-	if err = errors.Join(err, os.Chmod(temp, 0o660)); err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return &socketListener{Listener: ln, path: path}, nil
-}
-
-// removeDeadSocket takes a socket away that nobody serves any more. A path that
-// is something else, or is served, is an error.
-func removeDeadSocket(path string) error {
-	fi, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if fi.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is in the way and is not a socket", path)
-	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return fmt.Errorf("%s: another process serves it", path)
-	}
-	return os.Remove(path)
-}
-
-// socketListener removes its socket file when it is closed.
-type socketListener struct {
-	net.Listener
-	path string
-}
-
-func (l *socketListener) Close() error {
-	os.Remove(l.path)
-	return l.Listener.Close()
 }
 
 func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
