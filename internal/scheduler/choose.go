@@ -1,0 +1,163 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// machine is a Machine and what builds there are known to do to it.
+type machine struct {
+	Machine
+	used int // slots that are taken, those of builds that have not begun included
+	big  int // of them, by builds that use all cores
+	held held
+}
+
+// can tells whether the machine could do a build, if it had room.
+func (m *Machine) can(b *Build) bool {
+	if m.Slots < 1 || b.System != "builtin" && !slices.Contains(m.Systems, b.System) {
+		return false
+	}
+	for _, f := range b.Features {
+		if !slices.Contains(m.Features, f) && !slices.Contains(m.Mandatory, f) {
+			return false
+		}
+	}
+	for _, f := range m.Mandatory {
+		if !slices.Contains(b.Features, f) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *machine) free() bool { return m.State == Ready && m.used < m.Slots }
+
+// load is how full the machine were with one build more, beside how fast it is. Equal
+// shares are equal numbers: both operands are exact, and division rounds the same.
+func (m *machine) load() float64 {
+	return float64(m.used+1) / (float64(m.Slots) * float64(max(m.Speed, 1)))
+}
+
+// A candidate is a machine that could take a job now, as it compares with others.
+type candidate struct {
+	*machine
+	avoided int     // 1 if the job failed there for no fault of its own
+	crowded int     // 1 if one of the two would have all cores to itself, and hasn't
+	load    float64 // of the machine with the job
+	has     int     // of the job's paths; below zero if not counted yet
+}
+
+func (j *job) candidate(m *machine) *candidate {
+	c := &candidate{machine: m, load: m.load(), has: -1}
+	if slices.Contains(j.avoid, m.Name) {
+		c.avoided = 1
+	}
+	if m.big > 0 || j.big() && m.used > 0 {
+		c.crowded = 1
+	}
+	return c
+}
+
+// count counts once, and only if it comes to that: it is what takes time.
+func (c *candidate) count(paths []path) int {
+	if c.has < 0 {
+		c.has = c.held.count(paths)
+	}
+	return c.has
+}
+
+// compare is below zero if a is the better machine for j, and says by what. It is the whole
+// policy, in the order of docs/scheduling.md. No two machines are equal.
+func (j *job) compare(a, b *candidate) (int, criterion) {
+	if d := cmp.Compare(a.avoided, b.avoided); d != 0 {
+		return d, byAvoidance
+	}
+	if d := cmp.Compare(a.crowded, b.crowded); d != 0 {
+		return d, byCrowding
+	}
+	if d := cmp.Compare(a.load, b.load); d != 0 {
+		return d, byLoad
+	}
+	if d := cmp.Compare(b.count(j.paths), a.count(j.paths)); d != 0 {
+		return d, byPaths
+	}
+	if d := cmp.Compare(float64(b.Memory)/float64(b.Slots), float64(a.Memory)/float64(a.Slots)); d != 0 {
+		return d, byMemory
+	}
+	return cmp.Compare(a.Name, b.Name), byName
+}
+
+// A criterion is by what one machine was better than the next.
+type criterion int
+
+const (
+	byNecessity criterion = iota // there was no other
+	byAvoidance
+	byCrowding
+	byLoad
+	byPaths
+	byMemory
+	byName
+)
+
+// A choice is the machine for a job, and why it was chosen.
+type choice struct {
+	*candidate
+	paths     int // that the job asked for, to say how many are there
+	criterion criterion
+	next      *candidate // the second best; nil if none
+}
+
+// chooseLocked returns the best machine that could take the job now; nil if none can.
+func (s *Scheduler) chooseLocked(j *job) *choice {
+	var best, next *candidate
+	for _, m := range s.machines {
+		if !m.free() || !m.can(&j.build) {
+			continue
+		}
+		switch c := j.candidate(m); {
+		case best == nil || j.less(c, best):
+			best, next = c, best
+		case next == nil || j.less(c, next):
+			next = c
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	chosen := &choice{candidate: best, paths: len(j.paths), next: next}
+	if next != nil {
+		_, chosen.criterion = j.compare(best, next)
+	}
+	return chosen
+}
+
+func (j *job) less(a, b *candidate) bool {
+	d, _ := j.compare(a, b)
+	return d < 0
+}
+
+// String is the reason, for the log. It is to be called with the scheduler's mutex held.
+func (c *choice) String() string {
+	switch c.criterion {
+	case byAvoidance:
+		return fmt.Sprintf("it failed on %s", c.next.Name)
+	case byCrowding:
+		if c.next.big > 0 {
+			return fmt.Sprintf("on %s runs a build that uses all cores", c.next.Name)
+		}
+		return fmt.Sprintf("it uses all cores, and %s has other builds", c.next.Name)
+	case byLoad:
+		return fmt.Sprintf("load %.3g beside %.3g of %s", c.load, c.next.load, c.next.Name)
+	case byPaths:
+		return fmt.Sprintf("it has %d of %d inputs, %s has %d", c.has, c.paths, c.next.Name, c.next.has)
+	case byMemory:
+		return fmt.Sprintf("it has more memory a slot than %s", c.next.Name)
+	case byName:
+		return fmt.Sprintf("as good as %s", c.next.Name)
+	default:
+		return "the only one with a free slot"
+	}
+}
