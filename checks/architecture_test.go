@@ -49,6 +49,10 @@ var arrows = []arrow{
 		reason: "Nix's files and facts are about Nix; internal/dispatch connects them with the cluster",
 	},
 	{
+		from: "internal/scheduler", only: []string{},
+		reason: "who gets which slot is decided, and tested, without cluster, lease or tailnet in mind",
+	},
+	{
 		from: "internal/apiclient", never: []string{"coordinator/...", "tailscale.com/..."},
 		reason: "the client is the contract's, not the server's",
 	},

@@ -66,6 +66,7 @@ func commands() []command {
 		dialCommand,
 		serveCommand,
 		superviseCommand,
+		schedulerCommand,
 		asRoot,
 		versionCommand,
 	}
