@@ -8,8 +8,7 @@ import (
 // handle does what a hook's message asks for; an error is a breach of the protocol, which
 // ends the connection.
 func (s *Scheduler) handle(j *job, m Message) error {
-	switch m.Op {
-	case OpTry, OpResume:
+	if m.Op == OpTry || m.Op == OpResume {
 		if m.Build == nil || m.Build.Derivation == "" || m.Build.System == "" {
 			return fmt.Errorf("%s is about no build", m.Op)
 		}
@@ -30,12 +29,13 @@ func (s *Scheduler) handle(j *job, m Message) error {
 
 // try answers whether a build may come.
 func (s *Scheduler) try(j *job, m Message) error {
+	w := wishOf(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if j.stage != fresh {
 		return outOfPlace(m.Op, j.stage)
 	}
-	j.describe(*m.Build)
+	j.build, j.wish = *m.Build, w
 	answer := func(op, why string) error {
 		s.count.answers[op]++
 		j.tell(Message{Op: op}, why)
@@ -81,6 +81,8 @@ func (s *Scheduler) slotlessLocked() int {
 
 // enqueue runs a build on the slot that it was promised, or lets it wait for one.
 func (s *Scheduler) enqueue(j *job, m Message) error {
+	m.Build = &j.build // which only this connection changes
+	w := wishOf(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	again := false
@@ -95,11 +97,10 @@ func (s *Scheduler) enqueue(j *job, m Message) error {
 	default:
 		return outOfPlace(m.Op, j.stage)
 	}
-	j.want(m)
+	j.wish = w
 	if s.closed {
 		j.release()
 		s.failLocked(j, closedReason)
-		s.dispatchLocked()
 		return nil
 	}
 	j.queued = time.Now()
@@ -117,13 +118,13 @@ func (s *Scheduler) enqueue(j *job, m Message) error {
 // resume takes over what a hook has from another scheduler. It counts though there be no
 // room, and on a machine that nobody has told of yet.
 func (s *Scheduler) resume(j *job, m Message) error {
+	w := wishOf(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if j.stage != fresh {
 		return outOfPlace(m.Op, j.stage)
 	}
-	j.describe(*m.Build)
-	j.want(m)
+	j.build, j.wish = *m.Build, w
 	switch {
 	case m.Machine == "" && s.closed:
 		s.failLocked(j, closedReason)
@@ -133,7 +134,7 @@ func (s *Scheduler) resume(j *job, m Message) error {
 		s.dispatchLocked()
 	case s.machines[m.Machine] == nil && s.told:
 		j.stage = stranded
-		reason := "it is gone"
+		reason := goneReason
 		if gone, known := s.gone[m.Machine]; known {
 			reason = gone.reason
 		}
@@ -165,13 +166,7 @@ func (s *Scheduler) endBuild(j *job, m Message) (built *Built, err error) {
 	if m.Outcome == OutcomeGaveUp && j.stage == fresh {
 		return nil, nil // it crossed a message that has ended the build already
 	}
-	ran := j.stage == running || j.stage == stranded
-	if !map[string]bool{
-		OutcomeBuilt:  ran,
-		OutcomeMoved:  ran,
-		OutcomeFailed: ran || j.stage == moving,
-		OutcomeGaveUp: true,
-	}[m.Outcome] {
+	if !j.stage.endsWith(m.Outcome) {
 		return nil, fmt.Errorf("%q is no outcome of a build that is %v", m.Outcome, j.stage)
 	}
 	s.count.ended[m.Outcome]++

@@ -24,18 +24,27 @@ func (s stage) String() string {
 	return [...]string{"fresh", "accepted", "waiting", "running", "stranded", "moving"}[s]
 }
 
+// endsWith tells whether a build can end so.
+func (s stage) endsWith(outcome string) bool {
+	ran := s == running || s == stranded
+	switch outcome {
+	case OutcomeBuilt, OutcomeMoved:
+		return ran
+	case OutcomeFailed:
+		return ran || s == moving // and is not tried again
+	case OutcomeGaveUp:
+		return s != fresh
+	}
+	return false
+}
+
 // A job is the build of one hook. The scheduler's mutex guards it.
 type job struct {
 	hook  *conn
 	stage stage
 	build Build
-	need  need
-	// paths are what it would find at a machine that has them: inputs, and derivations that
-	// make inputs.
-	paths  []path
-	inputs []path // as the hook named them
-	avoid  []string
-	on     *machine // whose slot it has; nil if none
+	wish
+	on *machine // whose slot it has; nil if none
 
 	again  bool      // it had a slot before: it stands before those that had none
 	queued time.Time // since when it waits
@@ -47,10 +56,35 @@ type path = unique.Handle[string]
 
 func pathsOf(lists ...[]string) []path {
 	var paths []path
-	for _, p := range slices.Concat(lists...) {
-		paths = append(paths, unique.Make(p))
+	for _, list := range lists {
+		paths = slices.Grow(paths, len(list))
+		for _, p := range list {
+			paths = append(paths, unique.Make(p))
+		}
 	}
 	return paths
+}
+
+// A wish is what a hook says of the machine that it would like. Making one takes time, for a
+// build may need thousands of paths.
+type wish struct {
+	need need
+	// paths are what would not have to be copied to a machine that has them: inputs, and in
+	// place of inputs whose names nobody knows yet, the derivations that make them.
+	paths  []path
+	inputs []path // with all that they refer to; nil until the hook knows them
+	avoid  []string
+}
+
+func wishOf(m Message) wish {
+	w := wish{need: needOf(*m.Build), avoid: m.Avoid}
+	if len(m.Inputs) == 0 {
+		w.paths = pathsOf(m.Build.Sources, m.Build.Derivations)
+		return w
+	}
+	w.paths = pathsOf(m.Inputs, m.Build.Derivations)
+	w.inputs = w.paths[:len(m.Inputs):len(m.Inputs)]
+	return w
 }
 
 // A need is what a build wants of a machine, in a form that can be compared: the system, then
@@ -75,22 +109,6 @@ func (n need) String() string {
 const bigParallel = "big-parallel"
 
 func (j *job) big() bool { return slices.Contains(j.build.Features, bigParallel) }
-
-// describe takes over what is known of the build itself.
-func (j *job) describe(b Build) {
-	j.build, j.need = b, needOf(b)
-	j.inputs, j.avoid = nil, nil
-	j.paths = pathsOf(b.Sources, b.Derivations)
-}
-
-// want takes over what a hook says when it wants a slot.
-func (j *job) want(m Message) {
-	j.avoid = m.Avoid
-	if len(m.Inputs) > 0 {
-		j.inputs = pathsOf(m.Inputs)
-		j.paths = slices.Concat(j.inputs, pathsOf(j.build.Derivations))
-	}
-}
 
 // tell sends its hook a message, and the log the reason for it.
 func (j *job) tell(m Message, why string) {

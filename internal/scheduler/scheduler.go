@@ -85,12 +85,6 @@ func New(cfg Config) (*Scheduler, error) {
 // Set says which machines there are, all of them. One that is absent and was there is lost:
 // the builds that run on it are told so and go elsewhere.
 func (s *Scheduler) Set(machines []Machine) {
-	for _, gone := range s.set(machines) {
-		s.log.Info("a machine is gone", "machine", gone.Name, "reason", gone.reason)
-	}
-}
-
-func (s *Scheduler) set(machines []Machine) (lost []loss) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = true
@@ -110,39 +104,37 @@ func (s *Scheduler) set(machines []Machine) (lost []loss) {
 	}
 	for name := range s.machines {
 		if !there[name] {
-			lost = append(lost, s.loseLocked(name, "it is gone"))
+			s.loseLocked(name, goneReason)
 		}
 	}
-	s.forgetLocked()
+	for name, gone := range s.gone {
+		if time.Since(gone.at) > 10*s.cfg.Patience { // too old to explain any failure
+			delete(s.gone, name)
+		}
+	}
 	s.dispatchLocked()
 	s.expireLocked()
-	return lost
 }
 
 // Lose takes one machine away, with a reason for those who lose builds by it. It is to be
 // absent from the next Set, too.
 func (s *Scheduler) Lose(name, reason string) {
-	if s.lose(name, reason) {
-		s.log.Info("a machine is gone", "machine", name, "reason", reason)
-	}
-}
-
-func (s *Scheduler) lose(name, reason string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.machines[name] == nil {
-		return false
+		return
 	}
 	s.loseLocked(name, reason)
 	s.expireLocked()
-	return true
 }
+
+// goneReason stands where nobody has given a better one.
+const goneReason = "it is gone"
 
 // loseLocked drops a machine that is there. A build that runs on it is told; one that only
 // has a slot on it loses that without a word, and waits once it asks for it.
-func (s *Scheduler) loseLocked(name, reason string) loss {
-	gone := loss{s.machines[name].Machine, reason, time.Now()}
-	s.gone[name] = gone
+func (s *Scheduler) loseLocked(name, reason string) {
+	s.gone[name] = loss{s.machines[name].Machine, reason, time.Now()}
 	delete(s.machines, name)
 	for j := range s.jobs {
 		if j.on == nil || j.on.Name != name {
@@ -152,17 +144,6 @@ func (s *Scheduler) loseLocked(name, reason string) loss {
 		if j.stage == running {
 			j.stage = stranded
 			j.tell(Message{Op: OpLost, Machine: name, Reason: reason}, "")
-		}
-	}
-	return gone
-}
-
-// forgetLocked drops what is known of machines that have been gone so long that no build's
-// failure is explained by them.
-func (s *Scheduler) forgetLocked() {
-	for name, gone := range s.gone {
-		if time.Since(gone.at) > 10*s.cfg.Patience {
-			delete(s.gone, name)
 		}
 	}
 }

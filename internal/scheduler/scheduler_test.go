@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -228,6 +229,32 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+func TestWhoIsNamedWhenNobodyIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{Patience: time.Minute})
+		r.Set([]scheduler.Machine{machine("b1", 1), machine("b2", 1), machine("b3", 1), machine("b4", 1), machine("b5", 1, arm)})
+		h := r.building(build("a", "kvm", "big-parallel"), "b1")
+		for _, name := range []string{"b5", "b4", "b3", "b2", "b1"} {
+			time.Sleep(10 * time.Second)
+			r.Lose(name, "silent")
+		}
+		h.hears(scheduler.Message{Op: scheduler.OpLost, Machine: "b1", Reason: "silent"})
+		h.send(scheduler.Message{Op: scheduler.OpQueue, Tries: 1})
+		time.Sleep(time.Minute)
+		h.hears(scheduler.Message{Op: scheduler.OpFail, Reason: "no builder for x86_64-linux with big-parallel, kvm is left: " +
+			"b1 was lost 60 s ago (silent), b2 was lost 70 s ago (silent), b3 was lost 80 s ago (silent) and 1 more before"})
+
+		// Where there never was one, as after a restart, there is nobody to name.
+		r = newRig(t, scheduler.Config{Patience: time.Minute})
+		h = r.hook()
+		b := armBuild("b")
+		h.send(scheduler.Message{Op: scheduler.OpResume, Build: &b})
+		r.Set(nil)
+		time.Sleep(time.Minute)
+		h.hears(scheduler.Message{Op: scheduler.OpFail, Reason: "no builder for aarch64-linux came within 1m0s"})
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, scheduler.Config{})
@@ -343,6 +370,12 @@ func TestTheEndOfServeIsNoEndOfBuilds(t *testing.T) {
 			t.Fatal(ended)
 		}
 		waits.isCutOff()
+		if err := waits.Err(); !errors.Is(err, io.EOF) {
+			t.Errorf("why it ended: %v", err)
+		}
+		if _, err := waits.Recv(t.Context()); !errors.Is(err, io.EOF) {
+			t.Errorf("received: %v", err)
+		}
 		if got := r.Stats(); got.Ended[scheduler.OutcomeGaveUp] != 0 || got.Waits.Count != 1 {
 			t.Errorf("stats: %+v", got)
 		}
