@@ -119,3 +119,51 @@ func TestBuildsGoWhereTheirInputsAre(t *testing.T) {
 		r.hook().try(doc, scheduler.OpAccept, "b1")
 	})
 }
+
+// What uses all cores keeps others away for as long as it runs, and not longer.
+func TestABigBuildEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		r.Set([]scheduler.Machine{machine("b1", 4), machine("b2", 4)})
+		big := r.building(build("a", "big-parallel"), "b1")
+		small := r.building(build("b"), "b2")
+		r.building(build("c"), "b2")
+		big.done(scheduler.OutcomeBuilt)
+		small.done(scheduler.OutcomeBuilt)
+		r.building(build("d"), "b1")
+		r.building(build("e"), "b1") // by name, for both have one
+	})
+}
+
+// Of what a machine has, the oldest is forgotten when there is too much.
+func TestWhatAMachineHasIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		wants := func(path, machine string) {
+			t.Helper()
+			b := build("wants")
+			b.Sources = []string{path}
+			h := r.hook()
+			h.try(b, scheduler.OpAccept, machine)
+			h.Close()
+			synctest.Wait()
+		}
+		all := []scheduler.Machine{machine("b1", 1), machine("b2", 1)}
+		r.Set(all[1:])
+		r.building(build("first"), "b2").Close() // has nothing
+		paths := somePaths(40_000)
+		for _, some := range [][]string{paths[:100], paths[100:20_000], paths[20_000:]} {
+			r.Set(all[1:])
+			h := r.hook()
+			h.try(build("fills"), scheduler.OpAccept, "b2")
+			h.queue(some...)
+			h.runs("b2")
+			h.Close()
+			synctest.Wait()
+			r.Set(all)
+			wants(some[len(some)-1], "b2")
+		}
+		wants(paths[0], "b1")      // by name
+		wants(paths[30_000], "b2") // not all is forgotten
+	})
+}

@@ -229,6 +229,23 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+// Patience begins anew each time that a machine was there again.
+func TestPatienceWithAMachineThatComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		r.Set([]scheduler.Machine{machine("b1", 1, coming)})
+		waits := r.queued(build("a"))
+		r.Lose("b1", "silent")
+		time.Sleep(time.Minute)
+		r.Set([]scheduler.Machine{machine("b1", 1, coming)})
+		r.Lose("b1", "silent again")
+		time.Sleep(89 * time.Second)
+		waits.hearsNothing()
+		time.Sleep(time.Second)
+		waits.hears(scheduler.Message{Op: scheduler.OpFail, Reason: "no builder for x86_64-linux is left: b1 was lost 90 s ago (silent again)"})
+	})
+}
+
 func TestWhoIsNamedWhenNobodyIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, scheduler.Config{Patience: time.Minute})
@@ -244,12 +261,15 @@ func TestWhoIsNamedWhenNobodyIsLeft(t *testing.T) {
 		h.hears(scheduler.Message{Op: scheduler.OpFail, Reason: "no builder for x86_64-linux with big-parallel, kvm is left: " +
 			"b1 was lost 60 s ago (silent), b2 was lost 70 s ago (silent), b3 was lost 80 s ago (silent) and 1 more before"})
 
-		// Where there never was one, as after a restart, there is nobody to name.
+		// Where there never was one, as after a restart, there is nobody to name, nor after an hour.
 		r = newRig(t, scheduler.Config{Patience: time.Minute})
+		r.Set([]scheduler.Machine{machine("b1", 1, arm)})
+		r.Set(nil)
+		time.Sleep(time.Hour) // after which nobody remembers it
+		r.Set(nil)
 		h = r.hook()
 		b := armBuild("b")
 		h.send(scheduler.Message{Op: scheduler.OpResume, Build: &b})
-		r.Set(nil)
 		time.Sleep(time.Minute)
 		h.hears(scheduler.Message{Op: scheduler.OpFail, Reason: "no builder for aarch64-linux came within 1m0s"})
 	})
