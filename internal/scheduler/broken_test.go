@@ -124,3 +124,36 @@ func TestAHookThatDoesNotRead(t *testing.T) {
 		}
 	})
 }
+
+// Whatever a hook says, it is cut off or goes its way, and nothing of it is left when it ends.
+func FuzzHook(f *testing.F) {
+	const try = `{"op":"try","build":{"derivation":"d","system":"x86_64-linux"}}` + "\n"
+	for _, seed := range []string{
+		try + `{"op":"queue","inputs":["a","b"]}` + "\n" + `{"op":"ask","machine":"b1"}` + "\n" + `{"op":"done","outcome":"moved"}` + "\n" + `{"op":"queue","avoid":["b1"],"tries":1}` + "\n",
+		`{"op":"resume","machine":"b1","build":{"derivation":"d","system":"builtin","features":["big-parallel"]}}` + "\n" + `{"op":"queue"}` + "\n",
+		`{"op":"resume","machine":"b9","build":{"derivation":"d","system":"x","features":["a","a"]}}` + "\n",
+		"null\n[]\n{}\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, say string) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, scheduler.Config{})
+			r.Set([]scheduler.Machine{machine("b1", 2)})
+			conn := r.dial()
+			go func() {
+				for lines := bufio.NewScanner(conn); lines.Scan(); {
+					if !json.Valid(lines.Bytes()) {
+						t.Errorf("said %q", lines.Bytes())
+					}
+				}
+			}()
+			conn.Write([]byte(`{"op":"hello","version":1}` + "\n" + say)) // until it is cut off
+			synctest.Wait()
+			r.Set([]scheduler.Machine{machine("b2", 1)})
+			synctest.Wait()
+			conn.Close()
+			r.wantRunning(map[string]int{"b2": 0})
+		})
+	})
+}
