@@ -34,7 +34,10 @@ type command struct {
 	args    string // for the usage line
 	summary string
 	detail  string
-	run     func(ctx context.Context, a *app, args []string) error
+	// bare commands are started by programs that are not ours, such as Nix: they have no
+	// settings, for the environment is another's, and must be quick.
+	bare bool
+	run  func(ctx context.Context, a *app, args []string) error
 }
 
 // An app is what every command gets: the streams, the settings and the log.
@@ -107,7 +110,9 @@ func (a *app) execute(ctx context.Context, c command, args []string) int {
 	a.began = time.Now()
 	a.enterStep(c)
 	var err error
-	if a.set, err = loadSettings(); err != nil {
+	if c.bare {
+		a.set = &settings{Log: logSettings{LogFormat: "text", LogLevel: "info"}}
+	} else if a.set, err = loadSettings(); err != nil {
 		return a.fail(c, &usageError{err})
 	}
 	a.log = newLogger(a.stderr, a.set.Log)
