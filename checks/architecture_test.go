@@ -53,6 +53,10 @@ var arrows = []arrow{
 		reason: "who gets which slot is decided, and tested, without cluster, lease or tailnet in mind",
 	},
 	{
+		from: "internal/hook", only: []string{"internal/scheduler", "internal/proc", "github.com/nix-community/go-nix/...", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"},
+		reason: "Nix waits for each hook: it starts quickly, and knows a scheduler and Nix' own hook, nothing else",
+	},
+	{
 		from: "internal/apiclient", never: []string{"coordinator/...", "tailscale.com/..."},
 		reason: "the client is the contract's, not the server's",
 	},

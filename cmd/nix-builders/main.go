@@ -70,6 +70,7 @@ func commands() []command {
 		serveCommand,
 		superviseCommand,
 		schedulerCommand,
+		buildHookCommand,
 		asRoot,
 		versionCommand,
 	}

@@ -1,0 +1,233 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
+)
+
+// Config is what a hook is started with.
+type Config struct {
+	Socket    string   // the scheduler's; empty for none
+	Verbosity string   // as Nix gives it
+	Nix       string   // program of the Nix that called, see FindNix
+	Env       []string // for Nix' own hook
+
+	Stdin, Stderr *os.File
+	// Log and LogRead are the descriptors 4 and 5. They must be held until the process ends.
+	Log, LogRead *os.File
+}
+
+// Exit is how the process is to end, so that Nix sees what it would have seen of its own hook.
+type Exit struct {
+	Code   int
+	Signal syscall.Signal // if not zero: by this signal
+}
+
+// exitTimedOut is what Nix takes for a build that exceeded one of its limits.
+const exitTimedOut = 101
+
+const (
+	// tryLimit is for the scheduler's answer to a request, which Nix waits for.
+	tryLimit = 500 * time.Millisecond
+	// conditionLimit is for its answer about a builder.
+	conditionLimit = 3 * time.Second
+	// awayLimit is how long a build that waits has no scheduler before it does without.
+	awayLimit = time.Minute
+	// maxTries is how often a build is begun, since it may be what ends its builders.
+	maxTries = 4
+)
+
+// A hook is one process of Nix' build hook.
+type hook struct {
+	Config
+	in    *source
+	out   *reporter
+	begun chan struct{} // closed when there is something that must not be left behind
+
+	settings settings
+	limits   limits
+	request  *request // that was accepted, as are the next three
+	build    *scheduler.Build
+	inputs   []string // store paths
+	outputs  []string // names of those that are wanted
+
+	seat    *seat
+	promise string   // the machine whose name Nix was told; empty if none
+	running string   // the machine that builds now; empty if none does
+	avoid   []string // machines where it failed
+	tries   int      // that have failed
+}
+
+// Run is the whole life of a hook. It returns how to end the process. If ctx ends, so does
+// the build. An error is one that Nix' user is to see.
+func Run(ctx context.Context, c Config) (Exit, error) {
+	verbosity, err := strconv.Atoi(c.Verbosity)
+	if err != nil {
+		verbosity = levelInfo
+	}
+	h := &hook{
+		Config: c, in: newSource(c.Stdin), out: &reporter{w: c.Stderr, verbosity: verbosity},
+		begun: make(chan struct{}),
+	}
+	exit, err := h.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		h.out.say(levelError, "error: %v", err) // Nix shows nothing else
+		return Exit{Code: 1}, nil
+	}
+	return exit, err
+}
+
+func (h *hook) run(ctx context.Context) (Exit, error) {
+	if h.Socket == "" {
+		return Exit{}, h.become()
+	}
+	client, err := dial(ctx, h.Socket)
+	if err != nil {
+		return Exit{}, h.become()
+	}
+	type result struct {
+		exit Exit
+		err  error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		exit, err := h.serve(ctx, client)
+		ended <- result{exit, err}
+	}()
+	select {
+	case r := <-ended:
+		return r.exit, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case <-h.begun: // it is ended in order
+		r := <-ended
+		return r.exit, r.err
+	default:
+		// Reading from Nix can't be interrupted: it ends with the process.
+		return Exit{}, context.Cause(ctx)
+	}
+}
+
+// serve answers Nix' requests, and does what the first one that is accepted asks for.
+func (h *hook) serve(ctx context.Context, client *scheduler.Client) (Exit, error) {
+	all, err := h.in.settings()
+	if err == io.EOF {
+		client.Close()
+		return Exit{}, nil // Nix has ended
+	}
+	told := h.in.cut()
+	builders := strings.TrimSpace(all.get("builders"))
+	switch {
+	case err != nil: // Nix' own hook understands it, or says why not
+		return h.leaveTo(ctx, client, told)
+	case builders == "":
+		client.Close()
+		h.out.answer(declinePermanently)
+		return Exit{}, nil
+	case builders != strings.TrimSpace(client.Builders()):
+		return h.leaveTo(ctx, client, told)
+	}
+	h.settings = all
+	for {
+		q, err := h.in.request()
+		if err == io.EOF {
+			client.Close()
+			return Exit{}, nil
+		}
+		if err != nil {
+			return h.leaveTo(ctx, client, append(told, h.in.cut()...))
+		}
+		asked := h.in.cut()
+		b := q.describe()
+		m := scheduler.Message{Op: scheduler.OpTry, Build: b, Local: q.local(all)}
+		var answer scheduler.Message
+		answer, client, err = h.ask(ctx, client, m)
+		switch {
+		case err != nil:
+			return h.leaveTo(ctx, client, append(told, asked...))
+		case answer.Op == scheduler.OpAccept:
+			h.request, h.build, h.promise = q, b, answer.Machine
+			return h.accepted(ctx, client)
+		case answer.Op == scheduler.OpDeclinePermanently:
+			client.Close()
+			h.out.answer(declinePermanently)
+			return Exit{}, nil
+		case answer.Op == scheduler.OpPostpone:
+			h.out.answer("postpone")
+		default:
+			h.out.answer("decline")
+		}
+	}
+}
+
+const declinePermanently = "decline-permanently"
+
+// leaveTo has Nix' own hook do what the scheduler will not be asked for.
+func (h *hook) leaveTo(ctx context.Context, c *scheduler.Client, read []byte) (Exit, error) {
+	c.Close()
+	close(h.begun)
+	return h.handOver(ctx, read)
+}
+
+// ask has a request answered. The scheduler may be another than it was at the last one: the
+// client that was asked last is returned too.
+func (h *hook) ask(ctx context.Context, c *scheduler.Client, m scheduler.Message) (scheduler.Message, *scheduler.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	once := func() (scheduler.Message, error) {
+		if err := c.Send(m); err != nil {
+			return m, err
+		}
+		return c.Recv(ctx)
+	}
+	answer, err := once()
+	if err != nil && ctx.Err() == nil { // that scheduler is gone
+		c.Close()
+		var next *scheduler.Client
+		if next, err = dial(ctx, h.Socket); err == nil {
+			c = next
+			answer, err = once()
+		}
+	}
+	return answer, c, err
+}
+
+// accepted has the build done that was accepted.
+func (h *hook) accepted(ctx context.Context, client *scheduler.Client) (Exit, error) {
+	name := h.promise
+	if name == "" {
+		name = "the next builder that is free"
+	}
+	h.out.answer("accept\n" + name)
+	h.limits = limits{h.request.derivation, h.settings.seconds("timeout"), h.settings.seconds("max-silent-time")}
+	h.seat = newSeat(h.Socket, client, h.resume)
+	defer h.seat.leave()
+	var err error
+	if h.inputs, err = h.in.words(); err == nil {
+		h.outputs, err = h.in.words()
+	}
+	close(h.begun)
+	if err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return Exit{Code: 1}, nil // Nix has ended
+		}
+		return Exit{}, err
+	}
+	return h.work(ctx)
+}
+
+// resume is what a scheduler is told that knows nothing of this build.
+func (h *hook) resume() scheduler.Message {
+	return scheduler.Message{
+		Op: scheduler.OpResume, Build: h.build, Inputs: h.inputs, Avoid: h.avoid, Tries: h.tries, Machine: h.running,
+	}
+}
