@@ -13,20 +13,22 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
 )
 
-// A Link is the ssh connection of one build hook to a builder: one build that was sent
+// A Link is the connection of one build hook of Nix' to a builder: one build that was sent
 // there. It lasts from before the builder's store is opened until the outputs are here.
 type Link struct {
 	// Builder is the host's name as the machines file has it.
 	Builder string
-	// Process is the ssh. Nix' hook started it and waits for its end.
+	// Process is the ssh, or what Nix runs in its place. Nix' hook started it and waits
+	// for its end.
 	Process proc.ID
 
-	// helpers are what ssh started: its ProxyCommand.
+	// helpers are what it started: ssh's ProxyCommand.
 	helpers []proc.ID
 }
 
 // Links lists all links of this host's builds, in no order. Call it as root, whose hooks
-// send builds away; the ssh of anybody and anything else is no link.
+// send builds away; the ssh of anybody and anything else is no link. Neither are those of
+// hooks that our own build hook has started, of which the scheduler knows.
 func Links(ctx context.Context) ([]Link, error) {
 	// A pid alone may be another's by the time it is looked at again, so each is named
 	// between two looks that agree on what it is.
@@ -113,7 +115,17 @@ type command struct {
 
 func (c command) isHook() bool { return len(c.argv) > 1 && c.argv[1] == hookCommand }
 
-func (c command) isSSH() bool { return len(c.argv) > 0 && path.Base(c.argv[0]) == "ssh" }
+// isOurHook tells whether it is our own build hook, which starts Nix'.
+func (c command) isOurHook() bool { return len(c.argv) > 1 && c.argv[1] == buildHook }
+
+// builder gives the host that it connects to, as ssh or in its place; empty if it does not.
+func (c command) builder() string {
+	if len(c.argv) > 0 && path.Base(c.argv[0]) == "ssh" {
+		return sshHost(c.argv[1:])
+	}
+	name, _ := dialStoreName(c.argv) // empty if it is none
+	return name
+}
 
 // foundLink is a link before its processes are named.
 type foundLink struct {
@@ -124,19 +136,18 @@ type foundLink struct {
 // findLinks finds the links in a process table, by the pid of ssh: children of hooks of the
 // user. What somebody else calls a hook is none, lest Nix is thought to be busy with it.
 func findLinks(table []command, uid int) map[int]foundLink {
-	hooks := map[int]bool{}
+	ours, hooks := map[int]bool{}, map[int]bool{}
 	for _, c := range table {
-		if c.uid == uid && c.isHook() {
-			hooks[c.pid] = true
-		}
+		ours[c.pid] = c.uid == uid && c.isOurHook()
+	}
+	for _, c := range table {
+		hooks[c.pid] = c.uid == uid && c.isHook() && !ours[c.parent]
 	}
 	links := map[int]foundLink{}
 	for _, c := range table {
 		// A child that is no ssh yet is the hook's own image still.
-		if hooks[c.parent] && c.isSSH() {
-			if host := sshHost(c.argv[1:]); host != "" {
-				links[c.pid] = foundLink{builder: host}
-			}
+		if host := c.builder(); hooks[c.parent] && host != "" {
+			links[c.pid] = foundLink{builder: host}
 		}
 	}
 	for _, c := range table {

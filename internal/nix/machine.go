@@ -36,6 +36,9 @@ type Machine struct {
 	Mandatory []string
 	// HostKey is the SSH host key it must show, "TYPE BASE64". Nothing else is accepted.
 	HostKey string
+	// Direct is the way to its store without ssh. With it Name is only a name, and User,
+	// StoreProgram and HostKey are not used.
+	Direct Direct
 }
 
 var (
@@ -90,11 +93,17 @@ func (m Machine) Validate() error {
 			}
 		}
 	}
+	if m.Direct.Addr != "" {
+		return m.Direct.validate(m.Name)
+	}
 	return checkHostKey(m.HostKey)
 }
 
 // StoreURI is how a build names the machine's store, without the host key.
 func (m Machine) StoreURI() string {
+	if m.Direct.Addr != "" {
+		return m.Direct.uri(m.Name)
+	}
 	user := m.User
 	if user == "" {
 		user = "root"
@@ -105,6 +114,9 @@ func (m Machine) StoreURI() string {
 
 // pinnedURI is the store with its host key, which a build takes from field 8 of the line.
 func (m Machine) pinnedURI() string {
+	if m.Direct.Addr != "" {
+		return m.StoreURI()
+	}
 	return m.StoreURI() + "&base64-ssh-public-host-key=" + url.QueryEscape(m.encodedHostKey())
 }
 
@@ -114,7 +126,7 @@ func (m Machine) encodedHostKey() string {
 
 // Line gives the machine's line of a machines file, without a newline. Its fields are the
 // store, systems, the identity file (none: the tailnet authenticates), max jobs, speed
-// factor, features, mandatory features and host key.
+// factor, features, mandatory features and, for ssh, host key.
 func (m Machine) Line() (string, error) {
 	if err := m.Validate(); err != nil {
 		return "", fmt.Errorf("machine %s: %w", m.Name, err)
@@ -125,10 +137,14 @@ func (m Machine) Line() (string, error) {
 		}
 		return strings.Join(words, ",")
 	}
-	return strings.Join([]string{
+	fields := []string{
 		m.StoreURI(), list(m.Systems), "-", strconv.Itoa(m.MaxJobs), strconv.Itoa(max(m.SpeedFactor, 1)),
-		list(m.Features), list(m.Mandatory), m.encodedHostKey(),
-	}, " "), nil
+		list(m.Features), list(m.Mandatory),
+	}
+	if m.Direct.Addr == "" {
+		fields = append(fields, m.encodedHostKey())
+	}
+	return strings.Join(fields, " "), nil
 }
 
 // Lines gives machines as a machines file has them, ordered by name. Nix prefers the first
@@ -158,6 +174,9 @@ func LineName(line string) string {
 	u, err := url.Parse(store)
 	if err != nil {
 		return ""
+	}
+	if u.Hostname() == "localhost" {
+		return directName(u)
 	}
 	return u.Hostname()
 }
