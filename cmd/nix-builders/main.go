@@ -67,6 +67,8 @@ func commands() []command {
 		stopCommand,
 		leaveCommand,
 		dialCommand,
+		dialStoreCommand,
+		serveStoreCommand,
 		serveCommand,
 		superviseCommand,
 		schedulerCommand,

@@ -21,7 +21,7 @@ import (
 type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // connectTime bounds the connecting to a builder, and its answer.
-const connectTime = 10 * time.Second
+const connectTime = 8 * time.Second
 
 // ErrRefused is wrapped by the errors of builders that answer, and serve us nothing.
 var ErrRefused = errors.New("the builder refuses")

@@ -71,7 +71,7 @@ func (w *witness) look(ctx context.Context) {
 			w.killed = append(w.killed, killed{now, int(n)})
 			w.killed = w.killed[max(0, len(w.killed)-maxKilled):]
 		}
-		w.looked, w.counted = true, counted
+		w.looked, w.counted = true, max(w.counted, counted) // another look may have been quicker
 	} else {
 		w.blind = countErr.Error()
 	}

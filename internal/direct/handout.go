@@ -28,23 +28,29 @@ const (
 )
 
 // Serve hands connections out to processes of this host that ask for them at the listener,
-// which it closes, until ctx ends; then it closes the pool. Only whom the pool trusts may
-// reach the listener.
-func (p *Pool) Serve(ctx context.Context, l *net.UnixListener) error {
+// a unix socket which it closes, until ctx ends; then it closes the pool. Only whom the
+// pool trusts may reach the listener.
+func (p *Pool) Serve(ctx context.Context, l net.Listener) error {
 	defer p.Close()
+	defer l.Close()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {
-		conn, err := l.AcceptUnix()
+		conn, err := l.Accept()
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("hand out connections: %w", err)
 		}
+		to, ok := conn.(*net.UnixConn)
+		if !ok {
+			conn.Close()
+			return fmt.Errorf("hand out connections: they can't go over a %T", conn)
+		}
 		p.keepers.Go(func() { // ends soon: it has a deadline
-			defer conn.Close()
-			if err := p.hand(conn); err != nil {
+			defer to.Close()
+			if err := p.hand(to); err != nil {
 				p.cfg.Log.Debug("hand out a connection", "error", err)
 			}
 		})

@@ -43,7 +43,7 @@ type Config struct {
 	// nil, a disk that is full is not seen.
 	StoreSpace func(context.Context) (total, free uint64, err error)
 	// OOMKills counts the processes that were ended for want of memory since the host was
-	// booted. If nil, they are not seen.
+	// booted. If nil, they are not seen. It and StoreSpace are called by many at a time.
 	OOMKills func() (int64, error)
 
 	Limits Limits

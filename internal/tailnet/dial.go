@@ -87,6 +87,22 @@ func (c *dialedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// Dialer returns what connects as Dial does, but whose connections end when nothing is
+// heard on them for as long as quiet; those through tailscaled don't.
+func (c *Client) Dialer(quiet time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := HostDialer(quiet)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return c.dial(ctx, d, network, addr)
+	}
+}
+
+// HostDialer connects over the host's own network, without a word to tailscaled: with a TUN
+// device the tailnet is part of it. Its connections end when nothing is heard on them for as
+// long as quiet.
+func HostDialer(quiet time.Duration) *net.Dialer {
+	return &net.Dialer{KeepAliveConfig: silence(quiet).keepAlive(), Control: silence(quiet).control}
+}
+
 // Transport carries HTTP to peers. It keeps few connections and never uses a
 // proxy. Requests must bound themselves by their context: a peer that is gone
 // without a word looks like one that is slow.
@@ -95,11 +111,8 @@ func (c *dialedConn) Close() error {
 // userspace networking none that is not used. If quiet is zero, 90 s.
 func (c *Client) Transport(quiet time.Duration) *http.Transport {
 	quiet = cmp.Or(quiet, 90*time.Second)
-	d := &net.Dialer{KeepAliveConfig: silence(quiet).keepAlive(), Control: silence(quiet).control}
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return c.dial(ctx, d, network, addr)
-		},
+		DialContext:            c.Dialer(quiet),
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    2,
 		IdleConnTimeout:        quiet,
