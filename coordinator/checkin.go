@@ -45,6 +45,8 @@ type Offer struct {
 	// the coordinator's count.
 	MaxJobs     *int `json:"max_jobs,omitempty"`
 	SpeedFactor *int `json:"speed_factor,omitempty"`
+	// StorePort is where its agent serves the store to the coordinator. Nil: it does not.
+	StorePort *int `json:"store_port,omitempty"`
 }
 
 // Vitals is how a builder's host is, and what was seen of its builds.
@@ -185,7 +187,7 @@ func (o Offer) clone() Offer {
 	o.Systems = slices.Clone(o.Systems)
 	o.Features = slices.Clone(o.Features)
 	o.HostKeys = slices.Clone(o.HostKeys)
-	o.MaxJobs, o.SpeedFactor = clonePointer(o.MaxJobs), clonePointer(o.SpeedFactor)
+	o.MaxJobs, o.SpeedFactor, o.StorePort = clonePointer(o.MaxJobs), clonePointer(o.SpeedFactor), clonePointer(o.StorePort)
 	return o
 }
 

@@ -47,6 +47,7 @@ var limits = map[string]Limit{
 	"/offer/host_keys/*":      {MinLength: 16, MaxLength: 2048, Pattern: `^[a-z0-9@.-]+ [A-Za-z0-9+/=]+$`},
 	"/offer/max_jobs":         {Minimum: 1, Maximum: 4096},
 	"/offer/speed_factor":     {Minimum: 1, Maximum: 1000},
+	"/offer/store_port":       {Minimum: 1, Maximum: 65535},
 
 	"/vitals/cpu_percent":          {Maximum: 100},
 	"/vitals/memory_free_bytes":    {Maximum: maxMemory},
@@ -106,6 +107,7 @@ func (o *Offer) validate() *FieldError {
 		texts("/offer/host_keys", o.HostKeys),
 		optional("/offer/max_jobs", o.MaxJobs),
 		optional("/offer/speed_factor", o.SpeedFactor),
+		optional("/offer/store_port", o.StorePort),
 	}
 	return first(checks)
 }

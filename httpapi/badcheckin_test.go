@@ -39,7 +39,7 @@ func checkInChanges() (all []change) {
 		add(at, "", problem.Malformed)
 	}
 	for _, at := range append(required, "/offer/host_keys", "/offer/host_keys/0", "/offer/systems/0", "/vitals",
-		"/offer/max_jobs", "/offer/speed_factor", "/vitals/peak_builds", "/vitals/busy_seconds") {
+		"/offer/max_jobs", "/offer/speed_factor", "/offer/store_port", "/vitals/peak_builds", "/vitals/busy_seconds") {
 		add(at, "null", problem.Malformed)
 		add(at, "true", problem.Malformed)
 	}
@@ -51,7 +51,7 @@ func checkInChanges() (all []change) {
 		add(at, `"\ud800"`, problem.Malformed)
 	}
 	for _, at := range []string{"/offer/cores", "/offer/memory_bytes", "/offer/store_free_bytes",
-		"/offer/max_jobs", "/offer/speed_factor",
+		"/offer/max_jobs", "/offer/speed_factor", "/offer/store_port",
 		"/vitals/memory_free_bytes", "/vitals/store_free_bytes", "/vitals/builds", "/vitals/peak_builds"} {
 		for _, to := range []string{`"1"`, "1.5", "1e400", "18446744073709551616", "{}", "[]"} {
 			add(at, to, problem.Malformed)
@@ -96,6 +96,8 @@ func checkInChanges() (all []change) {
 	add("/offer/memory_bytes", "0", problem.Invalid)
 	add("/offer/max_jobs", "0", problem.Invalid)
 	add("/offer/max_jobs", "4097", problem.Invalid)
+	add("/offer/store_port", "0", problem.Invalid)
+	add("/offer/store_port", "65536", problem.Invalid)
 	add("/offer/speed_factor", "0", problem.Invalid)
 	add("/offer/speed_factor", "1001", problem.Invalid)
 	add("/vitals/builds", "65537", problem.Invalid)

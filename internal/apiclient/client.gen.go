@@ -352,6 +352,10 @@ type Offer struct {
 	// StoreFreeBytes Free space where /nix lies.
 	StoreFreeBytes int64 `json:"store_free_bytes"`
 
+	// StorePort TCP port at which its agent serves the Nix store to the coordinator that has claimed
+	// it. Absent: it does not, and the store is reached over SSH.
+	StorePort *int `json:"store_port,omitempty"`
+
 	// StoreProgram Absolute path of the program that serves the Nix store, nix-daemon.
 	StoreProgram string `json:"store_program"`
 

@@ -25,6 +25,7 @@ func CheckInOf(c apiclient.CheckIn) coordinator.CheckIn {
 			StoreProgram:   c.Offer.StoreProgram,
 			MaxJobs:        c.Offer.MaxJobs,
 			SpeedFactor:    c.Offer.SpeedFactor,
+			StorePort:      c.Offer.StorePort,
 		},
 		Vitals: vitalsOf(c.Vitals),
 	}
@@ -133,6 +134,7 @@ func builder(b coordinator.Builder) apiclient.Builder {
 			StoreProgram:   o.StoreProgram,
 			MaxJobs:        o.MaxJobs,
 			SpeedFactor:    o.SpeedFactor,
+			StorePort:      o.StorePort,
 		}
 		if len(o.HostKeys) > 0 {
 			out.Offer.HostKeys = &o.HostKeys
