@@ -50,6 +50,14 @@ type Config struct {
 	// return when their context ends.
 	Builds func(context.Context) (int, error)
 
+	// Serve is told of the coordinator whose builds may run here, when it has claimed this
+	// builder, when it is somewhere else, and when it is heard again after a Fence.
+	Serve func(Candidate)
+	// Fence is told that nobody's builds may run here any more, and why: the coordinator has
+	// not acknowledged anything for a lease, and takes this builder for lost, or this
+	// builder leaves. Neither may wait for anything. Without one of them none is called.
+	Fence func(reason string)
+
 	// Timeout is how long to wait until somebody claims this builder. If zero,
 	// [DefaultTimeout].
 	Timeout time.Duration
@@ -111,6 +119,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.say("claimed by %s at %s; the cluster is %s", clean(c.at.Name), c.at.Base, c.ticket.phase)
+
+	// Builds end when the good-bye was said: who is told why they do can send them elsewhere.
+	c.guard = a.guard()
+	c.guard.heard(c)
+	defer c.guard.end("it has left its cluster")
 
 	serving, end := context.WithCancel(ctx)
 	host := &sampler{a: a, last: c.vitals}

@@ -31,6 +31,7 @@ type claim struct {
 	ticket ticket
 	// heard is when the last request was sent that the coordinator acknowledged.
 	heard time.Time
+	guard *guard // nil until Run has it, or for good
 }
 
 // ticket is an [apiclient.Ticket] that was checked.
@@ -70,6 +71,7 @@ func (a *Agent) checkIn(ctx context.Context, c *claim, vitals *apiclient.Vitals)
 		return fmt.Errorf("check in with %s: renewed under another id, %s", c.at.Base, checked.id)
 	}
 	c.ticket, c.heard = checked, sent
+	c.guard.heard(c)
 	return nil
 }
 
@@ -179,6 +181,7 @@ func (a *Agent) poll(ctx context.Context, c *claim) (*apiclient.Teardown, error)
 		return nil, fmt.Errorf("a teardown with a phase that there is not, %q", clean(string(teardown.Phase)))
 	}
 	c.heard = sent
+	c.guard.heard(c)
 	if teardown == nil {
 		sleep(bounded, minPace-time.Since(sent))
 	}

@@ -27,6 +27,10 @@
 // stopped, is nobody's silence: it asks once more before it leaves. Nothing said here
 // depends on the tailnet's idea of who is online, which is minutes behind.
 //
+// When the coordinator has not acknowledged anything for one lease, it takes this builder
+// for lost and builds elsewhere what it had sent here. So what it has begun here is ended
+// then (guard.go), and nothing may begin until it is heard again.
+//
 // What a coordinator answers is checked before it is believed, and cleaned before
 // it is printed: this agent runs before it knows whom it talks to.
 //
