@@ -76,6 +76,9 @@ type Config struct {
 	Hook      []string
 	Scheduler Scheduler
 
+	// Direct is how Nix reaches builders' stores without ssh. If nil, it does not.
+	Direct *Direct
+
 	// MaxJobs is how many builds a builder gets at a time that does not say it itself. If
 	// zero, as many as its cores and memory allow, see [nix.MaxJobs].
 	MaxJobs int

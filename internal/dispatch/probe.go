@@ -87,7 +87,7 @@ func (p *probe) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	store, err := p.check(ctx, machine)
+	machine, store, err := p.open(ctx, host, machine)
 	if err != nil {
 		return err
 	}
@@ -163,9 +163,9 @@ func setting(own *int, ours int) int {
 	return ours
 }
 
-// check opens the builder's store.
-func (p *probe) check(ctx context.Context, m nix.Machine) (nix.Store, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.d.cfg.CheckTimeout, fmt.Errorf("its store did not answer within %v", p.d.cfg.CheckTimeout))
+// check opens the builder's store in one way, within limit.
+func (p *probe) check(ctx context.Context, m nix.Machine, limit time.Duration) (nix.Store, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("its store did not answer within %v", limit))
 	defer cancel()
 	store, err := p.d.cfg.Check(ctx, m)
 	if err != nil && ctx.Err() != nil {

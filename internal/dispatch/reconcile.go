@@ -194,6 +194,7 @@ func (r *reconciler) update(m *member, b coordinator.Builder) {
 		r.d.log.Debug("what a builder offers now can't stand in the machines file", "builder", b.Name, "err", err)
 		return
 	}
+	machine.Direct = m.machine.Direct // an agent that serves elsewhere is another instance
 	if m.stage == verified && !reflect.DeepEqual(machine, m.machine) {
 		m.stage = checked // the cluster is told, once the file has it
 	}
@@ -223,6 +224,7 @@ func (r *reconciler) ordered() []*member {
 // What an earlier process left in them for builders that are still ready stays until each
 // of those has answered, or failed to: a build that finds no machines for a moment fails.
 func (r *reconciler) write(ctx context.Context) error {
+	defer r.keep()
 	var hosts []sshconf.Host
 	machines, usable := map[string]nix.Machine{}, map[string]bool{}
 	keep, unknown := false, false
