@@ -70,7 +70,11 @@ func (a *app) build(ctx context.Context) error {
 
 func (a *app) serveBuilds(ctx context.Context, client *tailnet.Client) error {
 	b := &thisHost{client: client, programs: nix.Programs{Path: os.Getenv("PATH")}, app: a}
-	agent, err := builder.New(builder.Config{
+	var err error
+	if b.stores, err = b.listenStore(ctx); err != nil {
+		fmt.Fprintf(a.stdout, "this host's store is served over SSH only: %v\n", err)
+	}
+	cfg := builder.Config{
 		Cluster:      a.set.Cluster.Cluster,
 		Name:         a.set.Tailnet.Hostname,
 		Label:        tailnet.SanitizeHostname,
@@ -82,11 +86,20 @@ func (a *app) serveBuilds(ctx context.Context, client *tailnet.Client) error {
 		Timeout:      time.Duration(a.set.Builder.BuilderTimeout),
 		Out:          a.stdout,
 		Log:          a.log,
-	})
-	if err != nil {
-		return err
 	}
-	return agent.Run(ctx)
+	if b.stores == nil {
+		agent, err := builder.New(cfg)
+		if err != nil {
+			return err
+		}
+		return agent.Run(ctx)
+	}
+	cfg.Serve, cfg.Fence = b.stores.claimed, b.stores.Fence
+	agent, err := builder.New(cfg)
+	if err != nil {
+		return errors.Join(err, b.stores.listening.Close())
+	}
+	return b.stores.serveWhile(ctx, a.log, agent.Run)
 }
 
 // thisHost is what the agent wants to know about the host and its tailnet.
@@ -96,6 +109,7 @@ type thisHost struct {
 	programs nix.Programs
 	builds   nix.BuildCounter // its group is set by offer
 	cpu      host.CPUMeter
+	stores   *storeServer // nil: the store is served over SSH only
 }
 
 // coordinators lists who may be the coordinator: the one that the settings name, or every
@@ -142,6 +156,9 @@ func (b *thisHost) offer(ctx context.Context) (apiclient.Offer, error) {
 	}
 	if len(self.HostKeys) > 0 {
 		offer.HostKeys = &self.HostKeys
+	}
+	if b.stores != nil {
+		offer.StorePort = new(int(b.set.Builder.StorePort))
 	}
 	if n := b.set.Cluster.MaxJobs; n > 0 {
 		offer.MaxJobs = &n

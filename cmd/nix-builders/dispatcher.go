@@ -14,8 +14,9 @@ import (
 )
 
 // dispatcher keeps Nix's and root's SSH files true to the cluster with this id. Userspace
-// says that this host has no route to its peers: ssh then goes through us.
-func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, userspace bool) (*dispatch.Dispatcher, error) {
+// says that this host has no route to its peers: ssh then goes through us. How is the way to
+// builders without ssh; nil if there is none.
+func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, userspace bool, how *dispatch.Direct) (*dispatch.Dispatcher, error) {
 	programs := nix.Programs{Path: os.Getenv("PATH")}
 	daemon := nix.Daemon{Programs: programs, Log: a.log}
 	cfg := dispatch.Config{
@@ -34,6 +35,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		Check:       programs.CheckStore,
 		Restart:     daemon.Restart,
 		Links:       nix.Links,
+		Direct:      how,
 		Lease:       time.Duration(a.set.Cluster.Lease),
 		MaxJobs:     a.set.Cluster.MaxJobs,
 		SpeedFactor: a.set.Cluster.SpeedFactor,
@@ -63,7 +65,7 @@ func (a *app) restoreFiles(d *rundir.Dir) error {
 	if err != nil {
 		return err
 	}
-	files, err := a.dispatcher(server.Cluster, d, a.set.client(), false)
+	files, err := a.dispatcher(server.Cluster, d, a.set.client(), false, nil)
 	if err != nil {
 		return err
 	}

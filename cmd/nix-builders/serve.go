@@ -83,7 +83,14 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	if err != nil {
 		return err
 	}
-	files, err := a.dispatcher(a.set.Cluster.Cluster, d, client, self.Userspace)
+	if err := a.placeDialing(d, self.Userspace); err != nil {
+		return err
+	}
+	pool, keepStores, err := a.storePool(d, client, self.Userspace)
+	if err != nil {
+		return err
+	}
+	files, err := a.dispatcher(a.set.Cluster.Cluster, d, client, self.Userspace, a.directTo(d, pool))
 	if err != nil {
 		return err
 	}
@@ -157,6 +164,7 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	running.Go(func() error { return server.Serve(parts, listeners...) })
 	running.Go(func() error { return cluster.Run(parts) })
 	running.Go(func() error { return files.Run(parts, cluster) })
+	running.Go(func() error { return keepStores(parts) })
 	if hooks != nil {
 		events := cluster.Follow(-1, 256)
 		running.Go(func() error {

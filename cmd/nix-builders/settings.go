@@ -57,6 +57,7 @@ type coordinatorSettings struct {
 	Builders          words   `split_words:"true" desc:"Host names of the builders to wait for, separated by white space. Needed by the coordinator."`
 	MinBuilders       minimum `split_words:"true" default:"0" desc:"How many must be ready before builds start: a number, numbers for Nix systems, or both, such as 4, aarch64-darwin: 1. 0: all."`
 	Cordon            bool    `split_words:"true" default:"true" desc:"Whether a builder that is short of disk (10 % of /nix) or memory gets no new builds until it has room again, while others can build what it builds."`
+	Transport         choice  `split_words:"true" default:"auto" desc:"How Nix reaches the builders: direct (over the tailnet alone), ssh (over Tailscale SSH) or auto. auto: direct where the tailnet's policy allows it, else ssh."`
 	GatherTimeout     seconds `split_words:"true" desc:"How long the coordinator waits for its builders (1 s to 7 h). Default: 60 s longer than a builder waits to be claimed, see NIX_BUILDERS_BUILDER_TIMEOUT."`
 	WebhookURL        string  `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
 	WebhookSecret     secret  `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`
@@ -65,6 +66,7 @@ type coordinatorSettings struct {
 
 type builderSettings struct {
 	BuilderTimeout seconds `split_words:"true" default:"300s" desc:"How long a builder waits to be claimed. A number is seconds (1 s to 6 h)."`
+	StorePort      uint16  `split_words:"true" default:"8379" desc:"Port of the builder's tailnet address at which it serves its store to its coordinator."`
 	Coordinator    string  `split_words:"true" desc:"The coordinator's tailnet name or address. Without it the builder asks every peer with the coordinator's tag."`
 }
 

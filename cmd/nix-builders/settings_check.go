@@ -42,8 +42,10 @@ func (s *settings) check() error {
 			wrong(name, "not an http or https URL")
 		}
 	}
-	if s.Cluster.Port == 0 {
-		wrong("PORT", "0 is no port, want 1 to 65535")
+	for name, port := range map[string]uint16{"PORT": s.Cluster.Port, "STORE_PORT": s.Builder.StorePort} {
+		if port == 0 {
+			wrong(name, "0 is no port, want 1 to 65535")
+		}
 	}
 	span("LEASE", s.Cluster.Lease, 3*time.Second, time.Hour)
 	span("JOIN_TIMEOUT", s.Tailnet.JoinTimeout, 5*time.Second, 10*time.Minute)
@@ -98,6 +100,7 @@ func (s *settings) check() error {
 		allowed []choice
 	}{
 		"NETWORKING": {s.Tailnet.Networking, []choice{"tun", "userspace"}},
+		"TRANSPORT":  {s.Coordinator.Transport, []choice{transportAuto, transportDirect, transportSSH}},
 		"LOG_FORMAT": {s.Log.LogFormat, []choice{"text", "json"}},
 		"LOG_LEVEL":  {s.Log.LogLevel, []choice{"debug", "info", "warn", "error"}},
 	} {

@@ -35,7 +35,7 @@ func (p Programs) CheckStore(ctx context.Context, m Machine) (Store, error) {
 		s, err = parseStoreInfo(out)
 	}
 	if err != nil {
-		return Store{}, fmt.Errorf("open its store: %w", advise(err))
+		return Store{}, fmt.Errorf("open its store: %w", advise(m, err))
 	}
 	return s, nil
 }
@@ -91,11 +91,24 @@ var advice = []struct{ phrase, look string }{
 	{"is not installed", "install Nix and OpenSSH on the coordinator's host"},
 }
 
-func advise(err error) error {
-	text := strings.ToLower(err.Error())
-	for _, a := range advice {
+// directAdvice is that for the direct way, by phrases of our own and of Nix. %s stands for
+// the port.
+var directAdvice = []struct{ phrase, look string }{
+	{"no answer within", "does the tailnet policy let the coordinator reach port %s of the builder?"},
+	{"connection refused", "nobody serves port %s there; is the builder's agent still there?"},
+	{"the builder refuses", "what answers at port %s serves another coordinator, or nobody; is it this builder's agent?"},
+	{"daemon disconnected unexpectedly", "the program that the agent at port %s runs is not a nix-daemon that works; try it there with --stdio"},
+	{"protocol mismatch", "what the agent at port %s runs is no nix-daemon"},
+}
+
+func advise(m Machine, err error) error {
+	text, list, port := strings.ToLower(err.Error()), advice, ""
+	if m.Direct.Addr != "" {
+		list, port = directAdvice, m.Direct.Addr[strings.LastIndexByte(m.Direct.Addr, ':')+1:]
+	}
+	for _, a := range list {
 		if strings.Contains(text, a.phrase) {
-			return fmt.Errorf("%w (%s)", err, a.look)
+			return fmt.Errorf("%w (%s)", err, strings.Replace(a.look, "%s", port, 1))
 		}
 	}
 	return err

@@ -19,7 +19,7 @@ func (p Programs) CheckConf(ctx context.Context, lines, dir string) (warnings []
 	if err != nil {
 		return nil, err
 	}
-	env, err := p.environment()
+	env, err := p.Environment()
 	if err != nil {
 		return nil, err
 	}

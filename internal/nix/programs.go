@@ -52,6 +52,15 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
+// StoreProgram gives the absolute path of this host's nix-daemon.
+func (p Programs) StoreProgram() (string, error) {
+	nix, err := p.find("nix")
+	if err != nil {
+		return "", err
+	}
+	return p.storeProgram(nix)
+}
+
 // storeProgram gives the absolute path of nix-daemon: that of the default profile, which
 // no garbage collection or user changes, else the one beside nix, else any.
 func (p Programs) storeProgram(nix string) (string, error) {
@@ -67,10 +76,10 @@ func (p Programs) storeProgram(nix string) (string, error) {
 	return path, err
 }
 
-// environment is what Nix's programs get: root's home if we are root, as the daemon and
+// Environment is what Nix's programs get: root's home if we are root, as the daemon and
 // what sshd starts have it, and else no user's settings at all. NIX_CONFIG and its kin are
 // left out on purpose.
-func (p Programs) environment() ([]string, error) {
+func (p Programs) Environment() ([]string, error) {
 	u, err := user.Current()
 	if err != nil {
 		return nil, fmt.Errorf("look up the current user: %w", err)
@@ -111,7 +120,7 @@ func (p Programs) run(ctx context.Context, args ...string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, err := p.environment()
+	env, err := p.Environment()
 	if err != nil {
 		return nil, err
 	}
