@@ -34,11 +34,8 @@ func (b *trial) sentTo() []string {
 	return slices.Compact(names)
 }
 
-// genuine is what Nix says of a build that fails by itself: of one whose builder goes away it
-// says that it failed, too, but not there.
-var genuine = regexp.MustCompile(`build of '\S+' on '\S+' failed.*|hash mismatch.*|is not valid`)
-
-var sentTo = regexp.MustCompile(`ssh-ng://(?:root@)?([a-z0-9.-]+)`)
+// sentTo finds the builders that a person is told of, when a build begins there or moves.
+var sentTo = regexp.MustCompile(`(?: on '| moves from \S+ to )(nix-builder-[a-z0-9.-]+)`)
 
 func (b *trial) String() string {
 	where := "--max-jobs 0"
@@ -137,28 +134,11 @@ func lastLine(text string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-// judge says what is wrong with how a build ended, given what went wrong meanwhile: it may
-// fail only if a builder that may have been lost had a part in it. lost says that it did.
-func (w *world) judge(b *trial, faults []mishap, names map[int]string) (lost bool, err error) {
-	if b.code == 0 {
-		return false, nil
-	}
-	if why := genuine.FindString(b.printed); why != "" {
-		return true, fmt.Errorf("%v failed as if the derivation were wrong (%q):\n%s", b, why, b.printed)
-	}
-	for _, f := range faults {
-		if traitOf(f.kind).loses && slices.Contains(b.sentTo(), names[f.host]) {
-			return true, nil
-		}
-	}
-	return true, fmt.Errorf("%v failed though no builder that it used may have been lost (%v; it used %v):\n%s", b, faults, b.sentTo(), b.printed)
-}
-
 // awaitBuilding waits a while for the build of the time to use a builder: a fault that
 // meets nobody at work proves little.
 func (w *world) awaitBuilding(ctx context.Context, name string) {
 	for deadline := time.Now().Add(w.lease); time.Now().Before(deadline) && ctx.Err() == nil; {
-		if p := w.current.Load(); p != nil && strings.Contains(p.Output(), "@"+name) {
+		if p := w.current.Load(); p != nil && strings.Contains(p.Output(), " on '"+name+"'") {
 			return
 		}
 		_ = pause(ctx, 20*time.Millisecond)

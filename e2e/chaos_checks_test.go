@@ -93,8 +93,8 @@ func (w *world) unsettled(since time.Time) string {
 	return ""
 }
 
-// quiet checks, while nobody builds, that nothing is left of builds: no hook of Nix's, and no
-// ssh to a builder.
+// quiet checks, while nobody builds, that nothing is left of builds: no hook, and no
+// connection to a builder.
 func (w *world) quiet(when string) {
 	w.t.Helper()
 	began := time.Now()
@@ -124,7 +124,9 @@ func (w *world) building() string {
 	}
 	var left []string
 	for _, p := range all {
-		if filepath.Base(p.Argv[0]) == "ssh" || strings.Contains(strings.Join(p.Argv, " "), "build-remote") {
+		argv := strings.Join(p.Argv, " ")
+		if filepath.Base(p.Argv[0]) == "ssh" || strings.Contains(argv, "build-remote") ||
+			strings.Contains(argv, "nix-builders build-hook") || strings.Contains(argv, "nix-builders dial") {
 			left = append(left, p.String())
 		}
 	}

@@ -54,7 +54,7 @@ type chaosTrait struct {
 	weight     int
 	builder    bool    // it is a builder's
 	least, top float64 // how long it lasts, in leases; 0: it is over at once
-	loses      bool    // its builder may be lost, and with it what is built there
+	loses      bool    // its builder may be lost
 }
 
 func chaosTraits() []chaosTrait {

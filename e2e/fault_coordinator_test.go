@@ -35,7 +35,7 @@ func stepByHand(f *fault) {
 	before := f.await("ready", func(now apiclient.Cluster) bool { return now.Phase == "ready" })
 	ids := f.ids(before)
 	build := f.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "8")
-	eventually(f.t, "a build on "+victim, func() bool { return f.building(victim) == 1 && f.links(victim) == 1 })
+	f.runsOn(victim)
 
 	// A server whose supervisor dies ends in order, if it has the time.
 	f.kill("STOP", f.Coordinator, "serve")
@@ -50,7 +50,7 @@ func stepByHand(f *fault) {
 	if after.Event < before.Event {
 		f.t.Errorf("the last event is %d, and was %d", after.Event, before.Event)
 	}
-	f.built(build) // Nix needs no coordinator for what has begun
+	f.built(build) // its hook needs no coordinator for what has begun
 	f.endWithoutLoss(victim, survivor)
 }
 
@@ -69,7 +69,7 @@ func (f *fault) ids(c apiclient.Cluster) map[string]string {
 // ends within two leases, and well, since it was used.
 func coordinatorKilled(f *fault) {
 	f.serve(preferred)
-	f.sleepOn(victim)
+	f.stallOn(victim)
 	at := f.do(f.Host(f.Coordinator).Kill)
 	for _, host := range f.Builders {
 		f.exitsWithin(f.builders[host], 0, 2*shortLease+window-time.Since(at))

@@ -129,9 +129,9 @@ func cutUntilLost(f *fault) {
 func cutForTwoMinutes(f *fault) {
 	const lease = 45 * time.Second // the default
 	f.serve(preferred)
-	build := f.sleepOn(victim)
+	build := f.stallOn(victim)
 	at := f.do(f.Host(victim).Cut)
-	f.failsWithin(build, at, lease+5*time.Second)
+	f.movesWithin(build, at, lease+5*time.Second)
 	b := f.awaitState(victim, "lost")
 	contains(f.t, "the reason", b.Reason, "silent")
 	f.trueFiles()

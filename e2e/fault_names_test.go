@@ -25,7 +25,7 @@ func nameFaults() []faultStory {
 // over the slot, though the tailnet, where the dead one lingers, calls it something else.
 func replaced(f *fault) {
 	f.serve(preferred)
-	build := f.sleepOn(victim)
+	build := f.stallOn(victim)
 	before := f.awaitState(victim, "ready")
 	at := f.do(f.Host(victim).Kill)
 
@@ -35,7 +35,8 @@ func replaced(f *fault) {
 		f.t.Fatal(err)
 	}
 	f.builder(spare, preferred[victim]...)
-	f.failsWithin(build, at, noticed)
+	f.exitsWithin(build, 0, noticed-time.Since(at))
+	f.says(build, "moves from "+strings.ToLower(f.NameOf(victim)))
 	after := f.awaitState(spare, "ready")
 	for before.Id != nil && after.Id != nil && *after.Id == *before.Id {
 		if time.Since(at) > patience {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 )
 
 // chaos adds the stories that take minutes, and the variants of others.
@@ -141,35 +143,55 @@ func (f *fault) do(act func(context.Context) error) time.Time {
 	return time.Now()
 }
 
-// links is how many links the coordinator's Nix has to a host's builder.
-func (f *fault) links(host string) int {
+// sent is how many builds the coordinator has sent to a host's builder, and waits for.
+func (f *fault) sent(host string) int {
 	f.t.Helper()
-	return f.count(f.Coordinator, "links | grep -F '"+strings.ToLower(f.NameOf(host))+" '")
+	metric := fmt.Sprintf("nix_builders_builds_running{builder=%q} ", strings.ToLower(f.NameOf(host)))
+	text := output(f.t, f.Host(f.Coordinator), testbed.Runner, "curl", "-fsS", "--max-time", "5", f.api()+"/metrics")
+	_, rest, ok := strings.Cut(text, "\n"+metric)
+	if !ok {
+		return 0
+	}
+	value, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		f.t.Fatalf("%s is %q", metric, value)
+	}
+	return n
 }
 
-// sleepOn starts a build that does not end by itself on a host, and returns when it runs
-// there. The host has to be the one that Nix likes best.
-func (f *fault) sleepOn(host string) *fleet.Process {
+// stallOn starts a build that does not end by itself on a host, and does anywhere else, and
+// returns when it runs there. The host has to be the one that is preferred.
+func (f *fault) stallOn(host string) *fleet.Process {
 	f.t.Helper()
-	p := f.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "600")
+	p := f.build("stalls.nix", "--argstr", "host", host)
 	f.started = append(f.started, p)
-	eventually(f.t, "a build on "+host, func() bool { return f.building(host) == 1 && f.links(host) == 1 })
+	f.runsOn(host)
 	return p
 }
 
-// failsWithin wants nix build to end with an error, as stock Nix does when the builder of
-// a build is gone.
-func (f *fault) failsWithin(p *fleet.Process, since time.Time, d time.Duration) {
+// runsOn waits until one build runs on a host.
+func (f *fault) runsOn(host string) {
+	f.t.Helper()
+	eventually(f.t, "a build on "+host, func() bool { return f.building(host) == 1 && f.sent(host) == 1 })
+}
+
+// movesWithin wants nix build to end well, though the victim of a fault had its build, and
+// to have told a person where that went.
+func (f *fault) movesWithin(p *fleet.Process, since time.Time, d time.Duration) {
 	f.t.Helper()
 	code, err := p.Wait(within(f.t, d-time.Since(since)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Logf("nix build ended %v after the fault, with code %d", time.Since(since).Round(100*time.Millisecond), code)
-	if code == 0 {
-		f.t.Errorf("nix build succeeded although its builder is gone:\n%s", p.Output())
+	if code != 0 {
+		f.t.Errorf("nix build ended with code %d:\n%s", code, p.Output())
 	}
-	f.says(p, "error:")
+	f.says(p, "moves from "+strings.ToLower(f.NameOf(victim))+" to "+strings.ToLower(f.NameOf(survivor)))
+	if strings.Contains(p.Output(), "error:") {
+		f.t.Errorf("a person is shown an error:\n%s", p.Output())
+	}
 }
 
 // builds wants a build to succeed, with a part on each of these hosts and on no other.
@@ -212,9 +234,8 @@ func (f *fault) machines() (names []string) {
 			continue
 		}
 		fields := strings.Fields(line)
-		name, ok := strings.CutPrefix(fields[0], "ssh-ng://root@")
-		name, _, program := strings.Cut(name, "?remote-program=/")
-		if len(fields) != 8 || !ok || !program {
+		name := nix.LineName(line)
+		if len(fields) != 8 || name == "" {
 			f.t.Fatalf("machines has a line that is none: %q", line)
 		}
 		names = append(names, name)

@@ -10,13 +10,17 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
 )
 
 // dispatcher keeps Nix's and root's SSH files true to the cluster with this id. Userspace
 // says that this host has no route to its peers: ssh then goes through us. How is the way to
-// builders without ssh; nil if there is none.
-func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, userspace bool, how *dispatch.Direct) (*dispatch.Dispatcher, error) {
+// builders without ssh; nil if there is none. Without a scheduler Nix dispatches builds by
+// itself.
+func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, userspace bool,
+	how *dispatch.Direct, builds *scheduler.Scheduler,
+) (*dispatch.Dispatcher, error) {
 	programs := nix.Programs{Path: os.Getenv("PATH")}
 	daemon := nix.Daemon{Programs: programs, Log: a.log}
 	cfg := dispatch.Config{
@@ -27,6 +31,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 			SSHConfig:  a.set.Files.SSHConfig,
 			KnownHosts: d.Path("known_hosts"),
 			Hosts:      a.set.Files.HostsFile,
+			UserConf:   a.set.Files.UserNixConf,
 		},
 		Peer: func(ctx context.Context, node string) (dispatch.Peer, error) {
 			p, err := client.Peer(ctx, node)
@@ -41,11 +46,14 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		SpeedFactor: a.set.Cluster.SpeedFactor,
 		Log:         a.log,
 	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	if builds != nil {
+		cfg.Scheduler, cfg.Hook = builds, []string{program, buildHookCommand.name, hookSocket(d)}
+	}
 	if userspace {
-		program, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("find this program: %w", err)
-		}
 		cfg.Files.Hosts = "" // nobody here could use their addresses
 		// The Nix daemon's environment has none of our settings.
 		cfg.Proxy = []string{program, "dial", "%h", "%p"}
@@ -65,7 +73,7 @@ func (a *app) restoreFiles(d *rundir.Dir) error {
 	if err != nil {
 		return err
 	}
-	files, err := a.dispatcher(server.Cluster, d, a.set.client(), false, nil)
+	files, err := a.dispatcher(server.Cluster, d, a.set.client(), false, nil, nil)
 	if err != nil {
 		return err
 	}

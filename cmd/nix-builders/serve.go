@@ -90,7 +90,13 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	if err != nil {
 		return err
 	}
-	files, err := a.dispatcher(a.set.Cluster.Cluster, d, client, self.Userspace, a.directTo(d, pool))
+	var cluster *coordinator.Cluster // it is there before a hook comes
+	builds, err := a.scheduler(d, client, func() coordinator.View { return cluster.View() })
+	if err != nil {
+		return err
+	}
+	defer builds.close()
+	files, err := a.dispatcher(a.set.Cluster.Cluster, d, client, self.Userspace, a.directTo(d, pool), builds.Scheduler)
 	if err != nil {
 		return err
 	}
@@ -98,7 +104,7 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	if err != nil {
 		return err
 	}
-	cluster, err := coordinator.New(coordinator.Config{
+	cluster, err = coordinator.New(coordinator.Config{
 		ID:            a.set.Cluster.Cluster,
 		Builders:      a.set.Coordinator.Builders,
 		Label:         tailnet.SanitizeHostname,
@@ -129,7 +135,7 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	server, err := httpapi.New(httpapi.Config{
 		Cluster:        cluster,
 		WhoIs:          whoIs(client),
-		Collectors:     collectors(hooks),
+		Collectors:     collectors(hooks, builds.Scheduler),
 		BuilderTag:     a.set.Cluster.BuilderTag,
 		CoordinatorTag: a.set.Cluster.CoordinatorTag,
 		Hosts:          ln.Hosts,
@@ -165,6 +171,7 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	running.Go(func() error { return cluster.Run(parts) })
 	running.Go(func() error { return files.Run(parts, cluster) })
 	running.Go(func() error { return keepStores(parts) })
+	running.Go(func() error { return builds.run(parts) })
 	if hooks != nil {
 		events := cluster.Follow(-1, 256)
 		running.Go(func() error {

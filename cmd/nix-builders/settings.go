@@ -58,6 +58,7 @@ type coordinatorSettings struct {
 	MinBuilders       minimum `split_words:"true" default:"0" desc:"How many must be ready before builds start: a number, numbers for Nix systems, or both, such as 4, aarch64-darwin: 1. 0: all."`
 	Cordon            bool    `split_words:"true" default:"true" desc:"Whether a builder that is short of disk (10 % of /nix) or memory gets no new builds until it has room again, while others can build what it builds."`
 	Transport         choice  `split_words:"true" default:"auto" desc:"How Nix reaches the builders: direct (over the tailnet alone), ssh (over Tailscale SSH) or auto. auto: direct where the tailnet's policy allows it, else ssh."`
+	BuildHook         bool    `split_words:"true" default:"true" desc:"Whether builds are dispatched by the cluster's own build hook, which moves those of a builder that is lost to another, or by Nix's."`
 	GatherTimeout     seconds `split_words:"true" desc:"How long the coordinator waits for its builders (1 s to 7 h). Default: 60 s longer than a builder waits to be claimed, see NIX_BUILDERS_BUILDER_TIMEOUT."`
 	WebhookURL        string  `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
 	WebhookSecret     secret  `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`
@@ -75,6 +76,7 @@ type fileSettings struct {
 	MachinesFile   string `split_words:"true" default:"/etc/nix/machines" desc:"Nix's file of remote machines."`
 	NixConf        string `split_words:"true" default:"/etc/nix/nix.conf" desc:"Nix's configuration."`
 	ExtraNixConfig string `split_words:"true" desc:"Lines to append to Nix's configuration on this host, until nix-builders leave."`
+	UserNixConf    string `split_words:"true" desc:"Nix's configuration of the user that the Nix daemon runs as, where the build hook is set. Default: root's, ~/.config/nix/nix.conf."`
 	SSHConfig      string `split_words:"true" desc:"The SSH client configuration of the user that the Nix daemon runs as. Default: root's."`
 	HostsFile      string `split_words:"true" default:"/etc/hosts" desc:"File where the coordinator writes its builders' names and addresses."`
 	BinDir         string `split_words:"true" default:"/usr/local/bin" desc:"Directory on PATH where the coordinator installs stop-nix-builders."`
@@ -180,6 +182,9 @@ func (s *settings) setDefaults() {
 	}
 	if s.Files.StateDir == "" {
 		s.Files.StateDir = defaultStateDir
+	}
+	if s.Files.UserNixConf == "" {
+		s.Files.UserNixConf = filepath.Join(rootHome, ".config", "nix", "nix.conf")
 	}
 	if s.Files.SSHConfig == "" {
 		s.Files.SSHConfig = filepath.Join(rootHome, ".ssh", "config")

@@ -89,7 +89,7 @@ func (s *settings) check() error {
 	for name, path := range map[string]string{
 		"STATE_DIR": s.Files.StateDir, "MACHINES_FILE": s.Files.MachinesFile, "NIX_CONF": s.Files.NixConf,
 		"SSH_CONFIG": s.Files.SSHConfig, "BIN_DIR": s.Files.BinDir,
-		"HOSTS_FILE": s.Files.HostsFile,
+		"HOSTS_FILE": s.Files.HostsFile, "USER_NIX_CONF": s.Files.UserNixConf,
 	} {
 		if !filepath.IsAbs(path) {
 			wrong(name, "%q is not an absolute path", clip(path))

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/webhook"
 )
 
@@ -44,10 +45,13 @@ func (a *app) webhooks() (*webhook.Sender, error) {
 	return sender, nil
 }
 
-// collectors of a sender that may be nil.
-func collectors(sender *webhook.Sender) []prometheus.Collector {
-	if sender == nil {
-		return nil
+// collectors are the metrics of a sender and a scheduler, each of which may be nil.
+func collectors(sender *webhook.Sender, builds *scheduler.Scheduler) (all []prometheus.Collector) {
+	if sender != nil {
+		all = append(all, sender)
 	}
-	return []prometheus.Collector{sender}
+	if builds != nil {
+		all = append(all, schedulerCollector(builds))
+	}
+	return all
 }
