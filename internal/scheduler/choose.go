@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // machine is a Machine and what builds there are known to do to it.
@@ -12,6 +13,10 @@ type machine struct {
 	used int // slots that are taken, those of builds that have not begun included
 	big  int // of them, by builds that use all cores
 	held held
+
+	faults  int         // builds that ended there for no fault of theirs, since one ended well
+	shunned time.Time   // until when it gets no builds for that
+	wake    *time.Timer // fires then; nil if it was never shunned
 }
 
 // can tells whether the machine could do a build, if it had room.
@@ -32,7 +37,9 @@ func (m *Machine) can(b *Build) bool {
 	return true
 }
 
-func (m *machine) free() bool { return m.State == Ready && m.used < m.Slots }
+func (m *machine) free() bool {
+	return m.State == Ready && m.used < m.Slots && !m.shunnedAt(time.Now())
+}
 
 // load is how full the machine were with one build more, beside how fast it is. Equal
 // shares are equal numbers: both operands are exact, and division rounds the same.
@@ -43,7 +50,6 @@ func (m *machine) load() float64 {
 // A candidate is a machine that could take a job now, as it compares with others.
 type candidate struct {
 	*machine
-	avoided int     // 1 if the job failed there for no fault of its own
 	crowded int     // 1 if one of the two would have all cores to itself, and hasn't
 	load    float64 // of the machine with the job
 	has     int     // of the job's paths; below zero if not counted yet
@@ -51,9 +57,6 @@ type candidate struct {
 
 func (j *job) candidate(m *machine) *candidate {
 	c := &candidate{machine: m, load: m.load(), has: -1}
-	if slices.Contains(j.avoid, m.Name) {
-		c.avoided = 1
-	}
 	if m.big > 0 || j.big() && m.used > 0 {
 		c.crowded = 1
 	}
@@ -71,9 +74,6 @@ func (c *candidate) count(paths []path) int {
 // compare is below zero if a is the better machine for j, and says by what. It is the whole
 // policy, in the order of docs/scheduling.md. No two machines are equal.
 func (j *job) compare(a, b *candidate) (int, criterion) {
-	if d := cmp.Compare(a.avoided, b.avoided); d != 0 {
-		return d, byAvoidance
-	}
 	if d := cmp.Compare(a.crowded, b.crowded); d != 0 {
 		return d, byCrowding
 	}
@@ -94,7 +94,6 @@ type criterion int
 
 const (
 	byNecessity criterion = iota // there was no other
-	byAvoidance
 	byCrowding
 	byLoad
 	byPaths
@@ -113,8 +112,9 @@ type choice struct {
 // chooseLocked returns the best machine that could take the job now; nil if none can.
 func (s *Scheduler) chooseLocked(j *job) *choice {
 	var best, next *candidate
+	elsewhere := len(j.avoid) > 0 && s.elsewhereLocked(j)
 	for _, m := range s.machines {
-		if !m.free() || !m.can(&j.build) {
+		if !m.free() || !m.can(&j.build) || elsewhere && j.avoids(m) {
 			continue
 		}
 		switch c := j.candidate(m); {
@@ -142,8 +142,6 @@ func (j *job) less(a, b *candidate) bool {
 // String is the reason, for the log. It is to be called with the scheduler's mutex held.
 func (c *choice) String() string {
 	switch c.criterion {
-	case byAvoidance:
-		return fmt.Sprintf("it failed on %s", c.next.Name)
 	case byCrowding:
 		if c.next.big > 0 {
 			return fmt.Sprintf("on %s runs a build that uses all cores", c.next.Name)

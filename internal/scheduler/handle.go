@@ -49,7 +49,10 @@ func (s *Scheduler) try(j *job, m Message) error {
 	case !s.ever:
 		return answer(OpDeclinePermanently, "there are no machines")
 	case !s.hopeLocked(j):
-		return answer(OpDecline, "no machine can do it")
+		why := s.unfitLocked(j)
+		s.count.answers[OpDecline]++
+		j.tell(Message{Op: OpDecline, Reason: why}, why)
+		return nil
 	}
 	if chosen := s.chooseLocked(j); chosen != nil {
 		j.stage = accepted
@@ -170,6 +173,12 @@ func (s *Scheduler) endBuild(j *job, m Message) (built *Built, err error) {
 		return nil, fmt.Errorf("%q is no outcome of a build that is %v", m.Outcome, j.stage)
 	}
 	s.count.ended[m.Outcome]++
+	if m.Outcome == OutcomeMoved && j.on != nil {
+		s.blameLocked(j.on)
+	}
+	if j.on != nil && (m.Outcome == OutcomeBuilt || m.Outcome == OutcomeFailed) {
+		j.on.trust()
+	}
 	if m.Outcome == OutcomeBuilt && j.on != nil {
 		j.on.held.add(pathsOf([]string{j.build.Derivation}, j.build.Outputs))
 		built = &Built{Machine: j.on.Name, Build: j.build, Inputs: namesOf(j.inputs)}

@@ -110,6 +110,9 @@ const bigParallel = "big-parallel"
 
 func (j *job) big() bool { return slices.Contains(j.build.Features, bigParallel) }
 
+// avoids tells whether it failed on m for no fault of its own.
+func (j *job) avoids(m *machine) bool { return slices.Contains(j.avoid, m.Name) }
+
 // tell sends its hook a message, and the log the reason for it.
 func (j *job) tell(m Message, why string) {
 	j.hook.send(letter{m, j.build.Derivation, cmp.Or(why, m.Reason)})

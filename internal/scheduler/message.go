@@ -19,7 +19,7 @@ const (
 	// To the hook.
 	OpWelcome            = "welcome"  // Builders
 	OpAccept             = "accept"   // Machine, if it has a slot already
-	OpDecline            = "decline"  // build it yourself
+	OpDecline            = "decline"  // Reason, if no machine can do it. Build it yourself
 	OpPostpone           = "postpone" // too many wait already
 	OpDeclinePermanently = "decline-permanently"
 	OpRun                = "run"       // Machine, Line, Waited

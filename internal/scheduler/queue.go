@@ -53,7 +53,7 @@ func (s *Scheduler) dispatchLocked() {
 		}
 		chosen := s.chooseLocked(j)
 		if chosen == nil {
-			unmet[j.need] = true
+			unmet[j.need] = len(j.avoid) == 0 // another may take what this one avoids
 			return false
 		}
 		free--
@@ -165,6 +165,31 @@ func (s *Scheduler) hopelessLocked(j *job) string {
 		text += fmt.Sprintf(" and %d more before", n)
 	}
 	return fmt.Sprintf("no builder for %v is left: %s", j.need, text)
+}
+
+// unfitLocked says why no machine can do a job, and what there is.
+func (s *Scheduler) unfitLocked(j *job) string {
+	const most = 5 // kinds of machines to name
+	var kinds []string
+	for _, m := range s.machines {
+		kind := strings.Join(m.Systems, ", ")
+		if features := slices.Sorted(slices.Values(append(slices.Clone(m.Features), m.Mandatory...))); len(features) > 0 {
+			kind += " with " + strings.Join(features, ", ")
+		}
+		if len(m.Mandatory) > 0 {
+			kind += fmt.Sprintf(" (only builds that require %s)", strings.Join(m.Mandatory, ", "))
+		}
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	kinds = slices.Compact(kinds)
+	if len(kinds) > most {
+		kinds = append(kinds[:most], fmt.Sprintf("%d other kinds", len(kinds)-most))
+	}
+	if len(kinds) == 0 {
+		return fmt.Sprintf("no builder can do it, for it needs %v and none is there", j.need)
+	}
+	return fmt.Sprintf("no builder can do it, for it needs %v; there are builders for %s", j.need, strings.Join(kinds, "; for "))
 }
 
 // why gives the reason for a choice, if anybody reads it.

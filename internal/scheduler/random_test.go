@@ -32,7 +32,8 @@ type actor struct {
 	resumed bool   // it came with its slot
 	kept    bool   // it had its slot before it queued
 	again   bool
-	number  int // of its place in the queue
+	avoid   string // where it failed last
+	number  int    // of its place in the queue
 }
 
 // Whatever happens: no slot is given twice, nobody waits for what is free, the queue's order
@@ -88,15 +89,20 @@ func (s *story) step() {
 			h.on = "" // what it was promised is void
 		}
 		h.kept = h.on != ""
-		h.queue("/nix/store/in-" + fmt.Sprint(s.rand.IntN(20)))
+		m := scheduler.Message{Op: scheduler.OpQueue, Inputs: []string{"/nix/store/in-" + fmt.Sprint(s.rand.IntN(20))}}
+		if h.avoid != "" {
+			m.Avoid = []string{h.avoid}
+		}
+		h.send(m)
 	case h.stage == "running":
 		outcome := []string{scheduler.OutcomeBuilt, scheduler.OutcomeFailed, scheduler.OutcomeMoved}[s.rand.IntN(3)]
 		s.note("%s is %s", h.build.Derivation, outcome)
 		h.done(outcome)
-		h.stage, h.on, h.resumed = "over", "", false
+		h.stage, h.resumed = "over", false
 		if outcome == scheduler.OutcomeMoved {
-			h.stage = "moving"
+			h.stage, h.avoid = "moving", h.on
 		}
+		h.on = ""
 	}
 	synctest.Wait()
 }
@@ -217,6 +223,16 @@ func (s *story) hear(h *actor, m scheduler.Message) {
 	}
 }
 
+// others tells whether a hook has a machine to wait for other than the one that it avoids.
+func (s *story) others(h *actor) bool {
+	for name, m := range s.machines {
+		if name != h.avoid && m.State == scheduler.Ready && can(m, h.build) {
+			return true
+		}
+	}
+	return false
+}
+
 func can(m scheduler.Machine, b scheduler.Build) bool { return slices.Contains(m.Systems, b.System) }
 
 func (s *story) check() {
@@ -242,18 +258,27 @@ func (s *story) check() {
 			s.t.Errorf("%s has %d slots, and %d are used", name, m.Slots, used[name])
 		}
 	}
+	shuns := s.Stats().Shunned
+	for name, until := range shuns {
+		if d := time.Until(until); d <= 0 || d > 30*time.Second {
+			s.t.Errorf("%s is shunned for %v more", name, d)
+		}
+	}
 	for _, h := range s.hooks {
 		if h.stage != "waiting" {
 			continue
 		}
 		for name, m := range s.machines {
+			if _, shunned := shuns[name]; shunned || h.avoid == name && s.others(h) {
+				continue
+			}
 			if m.State == scheduler.Ready && used[name] < m.Slots && can(m, h.build) {
 				s.t.Errorf("%s waits and %s is free", h.build.Derivation, name)
 			}
 		}
 		for _, first := range begun {
 			same := first.build.System == h.build.System && slices.Equal(first.build.Features, h.build.Features)
-			if same && !first.kept && first.again == h.again && h.number < first.number {
+			if same && !first.kept && first.again == h.again && h.number < first.number && h.avoid == "" {
 				s.t.Errorf("%s runs before %s", first.build.Derivation, h.build.Derivation)
 			}
 		}

@@ -92,6 +92,9 @@ func (h *hook) hears(want scheduler.Message) {
 		if want.Waited == 0 {
 			got.Waited = 0
 		}
+		if want.Op == scheduler.OpDecline && want.Reason == "" {
+			got.Reason = ""
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			h.t.Fatalf("message (-want +got):\n%s", diff)
 		}

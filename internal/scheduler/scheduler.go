@@ -135,6 +135,7 @@ const goneReason = "it is gone"
 // has a slot on it loses that without a word, and waits once it asks for it.
 func (s *Scheduler) loseLocked(name, reason string) {
 	s.gone[name] = loss{s.machines[name].Machine, reason, time.Now()}
+	s.machines[name].trust() // and its timer with it
 	delete(s.machines, name)
 	for j := range s.jobs {
 		if j.on == nil || j.on.Name != name {

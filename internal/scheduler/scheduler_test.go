@@ -143,11 +143,64 @@ func TestRetriesGoFirst(t *testing.T) {
 		waits.hearsNothing()
 
 		r.Set([]scheduler.Machine{machine("b1", 1), machine("b2", 1)})
+		time.Sleep(time.Second)
 		waits.runs("b1")
 		waits.done(scheduler.OutcomeBuilt)
 		moved.done(scheduler.OutcomeMoved)
 		moved.send(scheduler.Message{Op: scheduler.OpQueue, Avoid: []string{"b1"}, Tries: 2})
-		moved.runs("b2") // though b1 would be the first by name
+		moved.hearsNothing() // though b1 is free, and b2 is to be left alone
+		time.Sleep(time.Second)
+		moved.runs("b2")
+	})
+}
+
+// What is wrong with a machine is wrong for the next build as well.
+func TestAMachineToBlameIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		r.Set([]scheduler.Machine{machine("b1", 2), machine("b2", 2)})
+		first, second := r.building(build("a"), "b1"), r.building(build("b"), "b2")
+		both := r.building(build("c"), "b1")
+		r.building(build("h"), "b2")
+		first.done(scheduler.OutcomeMoved)
+		both.done(scheduler.OutcomeMoved) // for the same reason: it counts once
+		waits := r.queued(build("d"))
+		waits.hearsNothing()
+		second.done(scheduler.OutcomeFailed) // which says nothing against b2
+		waits.runs("b2")
+		next := r.queued(build("e"))
+		next.hearsNothing()
+		time.Sleep(time.Second)
+		next.runs("b1")
+
+		// It happens again, and again.
+		for _, while := range []time.Duration{4 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second} {
+			next.done(scheduler.OutcomeMoved)
+			next.queue()
+			time.Sleep(while - time.Millisecond)
+			next.hearsNothing()
+			time.Sleep(time.Millisecond)
+			next.runs("b1")
+		}
+		next.done(scheduler.OutcomeBuilt) // forgiven
+		r.building(build("f"), "b1").done(scheduler.OutcomeMoved)
+		last := r.queued(build("g"))
+		time.Sleep(time.Second)
+		last.runs("b1")
+	})
+}
+
+func TestADeclineSaysWhatThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		mandatory := machine("b2", 1, arm)
+		mandatory.Mandatory = []string{"benchmark"}
+		r.Set([]scheduler.Machine{machine("b1", 1), machine("b3", 4), mandatory})
+		h := r.hook()
+		b := build("a", "nobody-has-this")
+		h.send(scheduler.Message{Op: scheduler.OpTry, Build: &b})
+		h.hears(scheduler.Message{Op: scheduler.OpDecline, Reason: "no builder can do it, for it needs x86_64-linux with nobody-has-this; " +
+			"there are builders for aarch64-linux with benchmark, big-parallel, kvm (only builds that require benchmark); for x86_64-linux with big-parallel, kvm"})
 	})
 }
 
@@ -209,7 +262,7 @@ func TestTheLogSaysWhy(t *testing.T) {
 		for _, want := range []string{
 			`op=accept build=/nix/store/a.drv machine=b2 reason="load 0.25 beside 0.5 of b1"`,
 			`op=run build=/nix/store/a.drv machine=b2 reason="it was promised"`,
-			`op=decline build=/nix/store/b.drv machine="" reason="no machine can do it"`,
+			`op=decline build=/nix/store/b.drv machine="" reason="no builder can do it, for it needs aarch64-linux; there are builders for x86_64-linux with big-parallel, kvm"`,
 		} {
 			if !strings.Contains(r.log.String(), want) {
 				t.Errorf("there is no %s in:\n%s", want, r.log)

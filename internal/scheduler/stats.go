@@ -10,6 +10,8 @@ import (
 type Stats struct {
 	Waiting map[string]int // builds that wait for a slot now, by system
 	Running map[string]int // slots that are taken now, by machine
+	// Shunned are machines that get no builds for a while, and until when.
+	Shunned map[string]time.Time
 	// Answers counts tries by what was answered, see [OpAccept] and those after it.
 	Answers map[string]uint64
 	// Ended counts how builds ended on machines, by outcome. [OutcomeMoved] are the moves:
@@ -75,13 +77,18 @@ func (s *Scheduler) Stats() Stats {
 	stats := Stats{
 		Waiting: make(map[string]int),
 		Running: s.runningLocked(),
+		Shunned: make(map[string]time.Time),
 		Answers: maps.Clone(s.count.answers),
 		Ended:   maps.Clone(s.count.ended),
 		Refused: s.count.refused,
 		Waits:   s.count.waits,
 	}
 	stats.Waits.Buckets = slices.Clone(stats.Waits.Buckets)
+	now := time.Now()
 	for _, m := range s.machines {
+		if m.shunnedAt(now) {
+			stats.Shunned[m.Name] = m.shunned
+		}
 		for _, system := range m.Systems {
 			stats.Waiting[system] = 0 // a queue that is empty is one, too
 		}

@@ -2,6 +2,7 @@
 {
   tag,
   seconds ? "600",
+  url ? "",
 }:
 let
   tools = import ./tools.nix;
@@ -65,7 +66,7 @@ rec {
     name = "fetched-${tag}";
     system = "builtin";
     builder = "builtin:fetchurl";
-    url = "file:///opt/bb/bin/busybox";
+    inherit url;
     outputHashMode = "flat";
     outputHashAlgo = "sha256";
     outputHash = builtins.hashFile "sha256" /opt/bb/bin/busybox;
