@@ -19,6 +19,9 @@ type Config struct {
 	Verbosity string   // as Nix gives it
 	Nix       string   // program of the Nix that called, see FindNix
 	Env       []string // for Nix' own hook
+	// Patience is how long a build that waits has no scheduler before it does without. If
+	// zero, 60 s.
+	Patience time.Duration
 
 	Stdin, Stderr *os.File
 	// Log and LogRead are the descriptors 4 and 5. They must be held until the process ends.
@@ -39,7 +42,7 @@ const (
 	tryLimit = 500 * time.Millisecond
 	// conditionLimit is for its answer about a builder.
 	conditionLimit = 3 * time.Second
-	// awayLimit is how long a build that waits has no scheduler before it does without.
+	// awayLimit is for a new scheduler to come while a build waits.
 	awayLimit = time.Minute
 	// maxTries is how often a build is begun, since it may be what ends its builders.
 	maxTries = 4

@@ -52,7 +52,6 @@ var builderClues = join(
 		`is not allowed to refer to`,
 		`illegal reference specifier`,
 		`cycle detected in`,
-		`failed to produce output path`,
 		`is required to build '`,
 		`required system or feature not available`,
 	),
@@ -160,12 +159,17 @@ func judge(text string, condition scheduler.Condition, again bool) (final bool, 
 	}
 }
 
-// summary is the first line of a text, without what all have at their beginning, and not
-// longer than a line should be.
+// summary is a text in one line, without what all have at their beginning, the build's log,
+// and what goes beyond a line.
 func summary(text string) string {
 	const most = 160
-	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "error:"))
-	text, _, _ = strings.Cut(text, "\n")
+	if at := failed.FindStringIndex(text); at != nil {
+		text = text[at[1]:]
+	}
+	if tail := logTail.FindStringIndex(text); tail != nil {
+		text = text[:tail[0]]
+	}
+	text = strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "error: ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}

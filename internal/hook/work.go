@@ -121,6 +121,8 @@ func (h *hook) move(from, reason string) {
 // announce tells the user what Nix could not: where it is built in the end.
 func (h *hook) announce(run scheduler.Message, from, reason string) {
 	switch {
+	case from == run.Machine:
+		h.out.say(levelWarn, "warning: '%s' begins again on %s: %s", h.request.derivation, from, reason)
 	case from != "":
 		h.out.say(levelWarn, "warning: '%s' moves from %s to %s: %s", h.request.derivation, from, run.Machine, reason)
 	case run.Machine != h.promise:
@@ -154,7 +156,7 @@ func (h *hook) wait(ctx context.Context) (scheduler.Message, error) {
 		case c := <-h.seat.found:
 			h.seat.take(c)
 		case <-tick.C:
-			if h.seat.client == nil && time.Since(h.seat.away) > awayLimit {
+			if h.seat.client == nil && time.Since(h.seat.away) > cmp.Or(h.Patience, awayLimit) {
 				return scheduler.Message{}, errAway
 			}
 		case <-ctx.Done():
