@@ -194,7 +194,8 @@ func (w *watch) machines(ctx context.Context) {
 	}
 }
 
-var machineLine = regexp.MustCompile(`^ssh-ng://root@([a-z0-9.-]+)\?remote-program=/usr/bin/nix-daemon x86_64-linux,i686-linux - [1-9][0-9]* [1-9][0-9]* (?:-|[a-z0-9,-]+) - ([A-Za-z0-9+/=]+)$`)
+// machineLine is a machine that is reached directly, or one over SSH, with its host key.
+var machineLine = regexp.MustCompile(`^ssh-ng://(?:localhost\?remote-program=/run/nix-builders/\S+/nix-builders%20dial-store%20[0-9.]+:8379%20\.%20|root@)([a-z0-9.-]+)(?:\?remote-program=/usr/bin/nix-daemon)? x86_64-linux,i686-linux - [1-9][0-9]* [1-9][0-9]* (?:-|[a-z0-9,-]+) -( [A-Za-z0-9+/=]+)?$`)
 
 // named returns whom the machines file names, and what is wrong with it.
 func (w *watch) named() (names []string, err error) {
@@ -225,8 +226,9 @@ func (w *watch) named() (names []string, err error) {
 			if m == nil || depth != 1 {
 				return nil, fmt.Errorf("the line %q in:\n%s", line, text)
 			}
-			key, err := base64.StdEncoding.DecodeString(m[2])
-			if err != nil || !strings.Contains(string(key), " ") || !slices.Contains(w.names, m[1]) || slices.Contains(names, m[1]) {
+			key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(m[2]))
+			keyed := strings.Contains(string(key), " ")
+			if err != nil || keyed != strings.Contains(line, "://root@") || !slices.Contains(w.names, m[1]) || slices.Contains(names, m[1]) {
 				return nil, fmt.Errorf("the name or the key of %q in:\n%s", line, text)
 			}
 			names = append(names, m[1])

@@ -85,6 +85,7 @@ func TestGather(t *testing.T) {
 			}
 		}()
 		c := newCluster(t, lab, "nossh", 1)
+		c.Env["NIX_BUILDERS_TRANSPORT"] = "ssh"
 		c.Env["NIX_BUILDERS_GATHER_TIMEOUT"] = "10"
 		c.startBuilder(b1, nil)
 		step := c.startCoordinator(nil)

@@ -43,18 +43,23 @@ var withoutRules = []withoutRule{
 	},
 	{
 		"grants: " + builderTag + " to " + coordinatorTag + ", tcp:8378",
-		func(p *control.Policy) { p.Grants[0].IP = []string{"tcp:8379"} },
+		func(p *control.Policy) { p.Grants[0].IP = []string{"tcp:8380"} },
 		(*policyStory).builderIsNotClaimed,
 	},
 	{
 		"grants: " + coordinatorTag + " to " + builderTag,
 		func(p *control.Policy) { p.Grants = p.Grants[:1] },
-		(*policyStory).portIsClosed,
+		(*policyStory).portsAreClosed,
+	},
+	{
+		"grants: " + coordinatorTag + " to " + builderTag + ", tcp:8379",
+		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:22"} },
+		(*policyStory).goesOverSSH,
 	},
 	{
 		"grants: " + coordinatorTag + " to " + builderTag + ", tcp:22",
-		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:23"} },
-		(*policyStory).portIsClosed,
+		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:8379"} },
+		(*policyStory).sshPortIsClosed,
 	},
 	{
 		"ssh: " + coordinatorTag + " to " + builderTag,
@@ -176,16 +181,37 @@ func (s *policyStory) builderIsNotClaimed() {
 	s.says(b, "nobody claimed builder "+name, "does the tailnet's policy let builders reach it")
 }
 
-// portIsClosed: the builder is claimed, but SSH does not reach it.
-func (s *policyStory) portIsClosed() {
+// portsAreClosed: the builder is claimed, but nothing reaches it.
+func (s *policyStory) portsAreClosed() {
 	s.t.Helper()
-	// An ssh that nobody answers gives up after 10 s.
+	// Who connects directly gives up after 8 s, and an ssh after 10 s.
+	s.storeDoesNotAnswer("25", "does the tailnet policy let the coordinator reach port 22 of the builder?")
+}
+
+// goesOverSSH: the builder is used all the same, and the log says why it costs more.
+func (s *policyStory) goesOverSSH() {
+	s.t.Helper()
+	s.up()
+	d := &directStory{s.rig}
+	d.reached("ssh-ng://root@", 1)
+	d.logged("does the tailnet policy let the coordinator reach port 8379 of the builder?")
+	d.where(d.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "0"))
+	s.stop()
+	s.wantReleased()
+	s.leave()
+}
+
+// sshPortIsClosed: where an agent can't serve, SSH does not reach the builder either.
+func (s *policyStory) sshPortIsClosed() {
+	s.t.Helper()
+	s.Env["NIX_BUILDERS_TRANSPORT"] = "ssh"
 	s.storeDoesNotAnswer("15", "does the tailnet policy let the coordinator reach port 22 of the builder?")
 }
 
 // sshIsRefused: SSH reaches the builder, and may not log in.
 func (s *policyStory) sshIsRefused() {
 	s.t.Helper()
+	s.Env["NIX_BUILDERS_TRANSPORT"] = "ssh"
 	s.storeDoesNotAnswer("8", "let the coordinator's tag ssh to the builder's tag as root in the tailnet policy")
 }
 

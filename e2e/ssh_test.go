@@ -16,6 +16,7 @@ const strangersKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJzOzJOzRvfPsN1XRlKLOr
 func TestSSH(t *testing.T) {
 	lab := startLab(t, testbed.Config{Builders: 2})
 	c := newCluster(t, lab, "ssh", 2)
+	c.Env["NIX_BUILDERS_TRANSPORT"] = "ssh"
 	h := lab.Host(testbed.Coordinator)
 	name := c.NameOf(testbed.Builder(1))
 	own := "Host other\n  User bob\n  HostName 192.0.2.7\n\nHost *\n  StrictHostKeyChecking no\n  User eve\n  Ciphers aes256-ctr\n"

@@ -64,6 +64,7 @@ func TestUserspace(t *testing.T) {
 // buildsOnBoth builds as the job's user, and wants both builders to have had a part.
 func (r *rig) buildsOnBoth() {
 	r.t.Helper()
+	(&directStory{r}).reached("ssh-ng://localhost?remote-program=", 2)
 	p := r.build("fan-in.nix", "--argstr", "seconds", "0.3")
 	r.wantExit(p, 0)
 	for _, host := range r.Builders {
