@@ -37,7 +37,7 @@ var arrows = []arrow{
 		reason: "identity is a function value: the API is tested with any caller, and knows no Nix",
 	},
 	{
-		from: "builder/...", never: []string{"coordinator/...", "httpapi/...", "tailscale.com/...", "internal/nix", "internal/tailnet"},
+		from: "builder/...", never: []string{"coordinator/...", "httpapi/...", "tailscale.com/...", "internal/nix", "internal/tailnet", "internal/direct"},
 		reason: "a builder knows its coordinator only by the contract",
 	},
 	{
@@ -59,6 +59,10 @@ var arrows = []arrow{
 	{
 		from: "internal/apiclient", never: []string{"coordinator/...", "tailscale.com/..."},
 		reason: "the client is the contract's, not the server's",
+	},
+	{
+		from: "internal/direct", never: []string{"coordinator/...", "tailscale.com/...", "internal/tailnet", "internal/nix"},
+		reason: "identity and connections are function values: it serves any program to any network's callers",
 	},
 	{
 		from: "internal/actions", only: []string{},

@@ -82,7 +82,8 @@ func (f *fault) restartTailscaled(host string) time.Time {
 	return time.Now()
 }
 
-// A builder's tailscaled is restarted. Connections outlive that, and so does a build.
+// A builder's tailscaled is restarted. It carries connections and holds none, so neither
+// builder nor build is lost. Over SSH the build would be: tailscaled is the server.
 func tailscaledBack(f *fault) {
 	f.ownTailscaled(victim)
 	f.serve(preferred)

@@ -68,8 +68,7 @@ type dialing struct {
 	Socket    string `json:"socket,omitempty"` // of tailscaled; empty: the system's
 }
 
-// saveDialing tells those that the coordinator's Nix starts how to connect to builders, and
-// returns how Nix names them.
+// saveDialing tells those that the coordinator's Nix starts how to connect to builders.
 func (a *app) saveDialing(d *rundir.Dir, userspace bool) error {
 	return d.Save(dialFile, 0o644, dialing{
 		LeaseSeconds: time.Duration(a.set.Cluster.Lease).Seconds(),
