@@ -13,8 +13,9 @@ import (
 type guard struct {
 	open  func(Candidate)
 	close func(reason string)
+	say   func(format string, args ...any)
 
-	mu    sync.Mutex // held while open and close are called, so that they come in order
+	mu    sync.Mutex // held while they are called, so that they come in order
 	timer *time.Timer
 	at    Candidate     // to whom it is open, or was
 	lease time.Duration // of the last ticket
@@ -28,7 +29,7 @@ func (a *Agent) guard() *guard {
 	if a.Serve == nil || a.Fence == nil {
 		return nil
 	}
-	return &guard{open: a.Serve, close: a.Fence, isOff: true}
+	return &guard{open: a.Serve, close: a.Fence, say: a.say, isOff: true}
 }
 
 // heard is told of a claim whose coordinator has just acknowledged something.
@@ -48,6 +49,9 @@ func (g *guard) heard(c *claim) {
 	} else {
 		g.timer.Reset(left)
 	}
+	if g.isOff && g.at == c.at {
+		g.say("the coordinator is heard again")
+	}
 	if g.isOff || g.at != c.at {
 		g.isOff, g.at = false, c.at
 		g.open(c.at)
@@ -61,6 +65,9 @@ func (g *guard) expire() {
 	if left := time.Until(g.until); left > 0 { // it was heard just now
 		g.timer.Reset(left)
 		return
+	}
+	if !g.isOff && !g.over {
+		g.say("the coordinator was not heard for %v: ending what it has begun here", g.lease)
 	}
 	g.offLocked(fmt.Sprintf("its coordinator was not heard for %v", g.lease))
 }

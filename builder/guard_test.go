@@ -95,6 +95,11 @@ func TestBuildsEndWithTheLease(t *testing.T) {
 		if got := d.all(); len(got) != 3 || !strings.HasSuffix(got[2], "open to coordinator-100") || states(cluster) != "b1 joined" {
 			t.Errorf("when it was heard again: %q, %s", got, states(cluster))
 		}
+		for _, want := range []string{"the coordinator was not heard for 45s: ending what it has begun here\n", "the coordinator is heard again\n"} {
+			if n := strings.Count(a.out.String(), want); n != 1 {
+				t.Errorf("it said %d times %q", n, want)
+			}
+		}
 		n.cut()
 		a.wait()
 		if got := d.all(); len(got) != 4 {

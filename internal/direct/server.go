@@ -197,7 +197,7 @@ func (s *Server) fenceLocked(reason string) {
 		return
 	}
 	if n := len(s.sessions); n > 0 {
-		s.log.Warn("ending what the coordinator has begun here", "sessions", n, "reason", reason)
+		s.log.Debug("ending what the coordinator has begun here", "sessions", n, "reason", reason)
 	}
 	s.fenced, s.fencedAt = reason, time.Now()
 	s.cutLocked()
