@@ -189,7 +189,7 @@ func (f *fault) movesWithin(p *fleet.Process, since time.Time, d time.Duration) 
 		f.t.Errorf("nix build ended with code %d:\n%s", code, p.Output())
 	}
 	f.says(p, "moves from "+strings.ToLower(f.NameOf(victim))+" to "+strings.ToLower(f.NameOf(survivor)))
-	if strings.Contains(p.Output(), "error:") {
+	if strings.Contains(p.Output(), "\nerror:") {
 		f.t.Errorf("a person is shown an error:\n%s", p.Output())
 	}
 }

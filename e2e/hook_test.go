@@ -356,10 +356,11 @@ func TestNoBuildIsLost(t *testing.T) {
 				if len(where) != 7 {
 					t.Errorf("%d parts of 7 were built: %v", len(where), where)
 				}
-				if n := strings.Count(p.Output(), " moves from "); n != 2 {
-					t.Errorf("%d moves were told of, want 2:\n%s", n, p.Output())
+				// Others may have come before it was known that it is lost.
+				if n := strings.Count(p.Output(), " moves from "); n < 2 || n > 4 {
+					t.Errorf("%d moves were told of, want at least 2:\n%s", n, p.Output())
 				}
-				if strings.Contains(p.Output(), "error:") {
+				if strings.Contains(p.Output(), "\nerror:") {
 					t.Errorf("a person is shown an error:\n%s", p.Output())
 				}
 			})

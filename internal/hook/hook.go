@@ -167,6 +167,14 @@ func (h *hook) serve(ctx context.Context, client *scheduler.Client) (Exit, error
 		case answer.Op == scheduler.OpPostpone:
 			h.out.answer("postpone")
 		default:
+			if answer.Reason != "" {
+				// As Nix' own hook has it: what can be built here is no matter of concern.
+				level := levelWarn
+				if q.suits(all) {
+					level = levelChatty
+				}
+				h.out.say(level, "'%s': %s", q.derivation, answer.Reason)
+			}
 			h.out.answer("decline")
 		}
 	}

@@ -199,8 +199,11 @@ func (q *request) bytes() []byte {
 }
 
 // local tells whether Nix could build it itself at once, by the rule of its own hook.
-func (q *request) local(s settings) bool {
-	if !q.willing || strings.TrimSpace(s.get("max-jobs")) == "0" {
+func (q *request) local(s settings) bool { return q.willing && q.suits(s) }
+
+// suits tells whether Nix could build it itself at all.
+func (q *request) suits(s settings) bool {
+	if strings.TrimSpace(s.get("max-jobs")) == "0" {
 		return false
 	}
 	if q.system != s.get("system") && !s.has("extra-platforms", q.system) {
