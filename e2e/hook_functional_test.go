@@ -269,13 +269,15 @@ var ownStories = []struct {
 		o.start("wrongHash", "--max-jobs", "0").want(1, "hash mismatch", "specified:", "got:")
 	}},
 	{"content-addressed", func(o *own) {
-		o.schedule(o.builder("b1", 1))
-		o.start("addressed", "--max-jobs", "0").want(0)
+		o.schedule(o.builder("b1", 1) + " ca-derivations")
+		printed := o.start("addressed", "--max-jobs", "0").want(0)
+		if got := o.here(printed); got == "" {
+			o.t.Error("its output is empty")
+		}
 	}},
 	{"a build that fails", func(o *own) {
 		o.schedule(o.builder("b1", 1), o.builder("b2", 1))
-		printed := o.start("fails", "--max-jobs", "0").want(1, "> the last words", "failed with exit code 3")
-		if n := strings.Count(printed, "-fails-") - strings.Count(printed, "moves from"); strings.Contains(printed, "moves from") || n == 0 {
+		if printed := o.start("fails", "--max-jobs", "0").want(1, "> the last words", "failed with exit code 3"); strings.Contains(printed, "moves from") {
 			o.t.Errorf("it was tried elsewhere:\n%s", printed)
 		}
 	}},
@@ -312,7 +314,7 @@ var ownStories = []struct {
 	}},
 	{"a builder's store can't be reached", func(o *own) {
 		o.schedule("ssh-ng://localhost?remote-program=false x86_64-linux - 1 9", o.builder("b2", 1))
-		if printed := o.start("plain", "--max-jobs", "0").want(0, "moves from ssh-ng://localhost?remote-program=false to "); strings.Contains(printed, "error: ") && strings.Contains(printed, "\nerror:") {
+		if printed := o.start("plain", "--max-jobs", "0").want(0, "moves from ssh-ng://localhost?remote-program=false to "); strings.Contains(printed, "\nerror:") {
 			o.t.Errorf("a person is shown an error:\n%s", printed)
 		}
 	}},
@@ -337,10 +339,10 @@ func (o *own) must(argv ...string) string {
 var (
 	hashes  = regexp.MustCompile(`[0-9a-z]{32}-|sha256-[A-Za-z0-9+/]+=`)
 	tags    = regexp.MustCompile(`-\d{15,}`)
-	timings = regexp.MustCompile(`(?m)^copying \d+ paths\.\.\.$|^copying path .*\n`)
+	copying = regexp.MustCompile(`(?m)^copying path .*\n|^copying \d+ paths\.\.\.\n`) // the first copies more
 )
 
 // canonical is what was printed without what differs between two builds of the same.
 func canonical(printed string) string {
-	return tags.ReplaceAllString(timings.ReplaceAllString(hashes.ReplaceAllString(printed, "HASH-"), ""), "-TAG")
+	return tags.ReplaceAllString(copying.ReplaceAllString(hashes.ReplaceAllString(printed, "HASH-"), ""), "-TAG")
 }

@@ -3,6 +3,7 @@ package hook
 import (
 	"bytes"
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,9 +17,10 @@ type attempt struct {
 	machine string // its name; empty if Nix' own hook looks for one itself
 	uri     []byte // how Nix' own hook names its store
 	stage   stage
+	asks    int // how often Nix' own hook was asked again
 	clock   clock
 	open    map[uint64]bool // activities that it has begun
-	held    [][]byte        // messages that are shown once it is decided that nobody tries again
+	held    []byte          // messages that are shown once it is decided that nobody tries again
 	errors  []string        // their texts, those that are errors
 	end     ending
 }
@@ -82,7 +84,8 @@ func (a *attempt) follow(ctx context.Context, c *child) int {
 				break
 			}
 			switch word := a.line(c, l); {
-			case word == "postpone" && a.machine == "":
+			case word == "postpone" && (a.machine == "" || a.asks < maxAsks):
+				a.asks++
 				again = time.NewTimer(askPause)
 				asking = again.C
 			case word != "" && word != "accept" && !a.end.some():
@@ -115,8 +118,17 @@ func (a *attempt) follow(ctx context.Context, c *child) int {
 	}
 }
 
-// askPause is between two requests to Nix' own hook while it has no free builder.
-const askPause = time.Second
+const (
+	// askPause is between two requests to Nix' own hook while it has no free builder.
+	askPause = time.Second
+	// maxAsks is how often it is asked again about a builder that has a free slot as far as
+	// the scheduler knows: somebody builds there without asking that.
+	maxAsks = 5
+	// maxHeld bounds the messages that are held back, in bytes.
+	maxHeld = 1 << 20
+	// maxErrors bounds the errors that are looked at to find the one that counts.
+	maxErrors = 100
+)
 
 // finish ends the child before its time.
 func (a *attempt) finish(c *child, why ending) {
@@ -162,9 +174,12 @@ func (a *attempt) line(c *child, l line) (answer string) {
 	case !ok:
 		a.h.out.relay(l.text)
 	case m.Action == "msg" && a.holds(m):
-		a.held = append(a.held, a.rename(l.text))
+		if a.held = append(a.held, a.rename(l.text)...); len(a.held) > maxHeld {
+			a.flush()
+		}
 		if m.Level == levelError {
-			a.errors = append(a.errors, plain(string(a.rename([]byte(m.Msg)))))
+			// The last ones count.
+			a.errors = append(a.errors[max(0, len(a.errors)-maxErrors+1):], plain(string(a.rename([]byte(m.Msg)))))
 		}
 	case m.Action == "result":
 		if m.fromBuild() {
@@ -199,18 +214,26 @@ func (a *attempt) follows(m message) {
 
 // rename puts the builder's name in place of its store, whose URI tells a user nothing.
 func (a *attempt) rename(text []byte) []byte {
-	uri := a.uri
-	if len(uri) == 0 || string(uri) == a.machine {
+	if len(a.uri) == 0 || string(a.uri) == a.machine {
 		return text
 	}
-	return bytes.ReplaceAll(text, uri, []byte(a.machine))
+	text = bytes.ReplaceAll(text, a.uri, []byte(a.machine))
+	// Where paths are copied to, Nix says less of it: ssh-ng://localhost, or ssh-ng:// alone.
+	if m := origin.FindSubmatch(a.uri); m != nil {
+		quoted := []byte("'" + a.machine + "'")
+		for _, short := range m {
+			text = bytes.ReplaceAll(text, []byte("'"+string(short)+"'"), quoted)
+		}
+	}
+	return text
 }
+
+// origin is the beginning of a URI without path and query, and its scheme.
+var origin = regexp.MustCompile(`^([a-z-]+://)[^/?]*`)
 
 // flush shows what was held back.
 func (a *attempt) flush() {
-	for _, text := range a.held {
-		a.h.out.relay(text)
-	}
+	a.h.out.relay(a.held)
 	a.held = nil
 }
 

@@ -30,6 +30,7 @@ func TestBuild(t *testing.T) {
 	t.Logf("answered within %v of the question, and of the start", time.Since(began))
 	n.wantEnd(0, []string{
 		`"text":"copying dependencies to 'b1'"`, `"text":"copying outputs from 'b1'"`,
+		"copying path '/nix/store/y-a' from 'b1'",
 		// What a build says is its own.
 		`"fields":["from ssh-ng://b1.example?builds"]`,
 	}, "moves", "after waiting")
@@ -45,7 +46,7 @@ func TestMoves(t *testing.T) {
 	for manner, reason := range map[string]string{
 		"drops":     "Nix daemon disconnected unexpectedly",
 		"declines":  "cannot build on 'b1': connection refused",
-		"postpones": "Nix can't build there",
+		"postpones": "Nix finds no free slot there",
 		"mute":      "ended without a word, with exit code 0",
 		"dies":      "ended without a word, with exit code 137",
 		"odd":       "the moon over b1 is in the wrong phase",

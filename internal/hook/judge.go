@@ -30,11 +30,9 @@ type clue struct {
 	blame
 }
 
-func clues(b blame, texts ...string) (all []clue) {
-	for _, t := range texts {
-		all = append(all, clue{regexp.MustCompile("(?i)" + t), b})
-	}
-	return all
+// clues make one of several texts, whatever their case.
+func clues(b blame, texts ...string) clue {
+	return clue{regexp.MustCompile("(?i)" + strings.Join(texts, "|")), b}
 }
 
 // failed is what Nix' own hook says when the builder has built and it did not work. All else
@@ -42,58 +40,56 @@ func clues(b blame, texts ...string) (all []clue) {
 var failed = regexp.MustCompile(`build of '[^']*' on '[^']*' failed: `)
 
 // builderClues are for what a builder says of a build that failed, without the build's log;
-// the first that fits counts. What fits none is the build's own failure.
-var builderClues = join(
-	clues(onVerdict,
-		`hash mismatch in fixed-output derivation`,
-		`timed out after \d+ seconds`,
-		`killed after writing more than \d+ bytes`,
-		`may not be deterministic`,
-		`is not allowed to refer to`,
-		`illegal reference specifier`,
-		`cycle detected in`,
-		`is required to build '`,
-		`required system or feature not available`,
-	),
-	clues(onKill, `failed due to signal (9|15|1|2)\b`, `failed with exit code (137|143)\b`),
-	clues(onDisk, `no space left on device`, `disk quota exceeded`, `lack of free disk space`, `database or disk is full`),
-	clues(onMachine,
-		`interrupted by the user`,
-		`unexpected end-of-file`, `unexpected EOF`, `disconnected unexpectedly`,
-		`cannot allocate memory`, `bad_alloc`, `out of memory`,
-		`resource temporarily unavailable`, `too many open files`,
-		`input/output error`, `read-only file system`, `stale file handle`,
-		`database disk image is malformed`, `database is (locked|busy)`,
-		`all build users are currently in use`, `the build users group '[^']*' has no members`,
-	),
-	clues(onBuild, `unable to download '.*': HTTP error`), // a server's answer
-	clues(nobodyKnows,
-		`while setting up the build environment`, `unable to start build process`, `unable to download '`,
-	),
-)
+// the first that fits counts. What fits none is the build's own failure. Few hooks ever need
+// them, so they are made then.
+func builderClues() []clue {
+	return []clue{
+		clues(onVerdict,
+			`hash mismatch in fixed-output derivation`,
+			`timed out after \d+ seconds`,
+			`killed after writing more than \d+ bytes`,
+			`may not be deterministic`,
+			`is not allowed to refer to`,
+			`illegal reference specifier`,
+			`cycle detected in`,
+			`is required to build '`,
+			`required system or feature not available`,
+		),
+		clues(onKill, `failed due to signal (9|15|1|2)\b`, `failed with exit code (137|143)\b`),
+		clues(onDisk, `no space left on device`, `disk quota exceeded`, `lack of free disk space`, `database or disk is full`),
+		clues(onMachine,
+			`interrupted by the user`,
+			`unexpected end-of-file`, `unexpected EOF`, `disconnected unexpectedly`,
+			`cannot allocate memory`, `bad_alloc`, `out of memory`,
+			`resource temporarily unavailable`, `too many open files`,
+			`input/output error`, `read-only file system`, `stale file handle`,
+			`database disk image is malformed`, `database is (locked|busy)`,
+			`all build users are currently in use`, `the build users group '[^']*' has no members`,
+		),
+		clues(onBuild, `unable to download '.*': HTTP error`), // a server's answer
+		clues(nobodyKnows,
+			`while setting up the build environment`, `unable to start build process`, `unable to download '`,
+		),
+	}
+}
 
 // wayClues are for everything else that makes Nix' own hook fail.
-var wayClues = join(
-	clues(onVerdict,
-		`lacks a (valid )?signature`,
-		`hash mismatch in fixed-output derivation`,
-		`is not allowed to refer to`,
-	),
-	clues(onDisk, `no space left on device`, `disk quota exceeded`, `database or disk is full`),
-	clues(onMachine,
-		`disconnected unexpectedly`, `unexpected end-of-file`, `unexpected EOF`,
-		`failed to start SSH connection`, `cannot build on '`,
-		`cannot connect to '`, `cannot open connection to remote store`,
-		`broken pipe`, `connection (reset|refused|timed out|closed)`, `no route to host`,
-		`protocol mismatch`,
-	),
-)
-
-func join(lists ...[]clue) (all []clue) {
-	for _, l := range lists {
-		all = append(all, l...)
+func wayClues() []clue {
+	return []clue{
+		clues(onVerdict,
+			`lacks a (valid )?signature`,
+			`hash mismatch in fixed-output derivation`,
+			`is not allowed to refer to`,
+		),
+		clues(onDisk, `no space left on device`, `disk quota exceeded`, `database or disk is full`),
+		clues(onMachine,
+			`disconnected unexpectedly`, `unexpected end-of-file`, `unexpected EOF`,
+			`failed to start SSH connection`, `cannot build on '`,
+			`cannot connect to '`, `cannot open connection to remote store`,
+			`broken pipe`, `connection (reset|refused|timed out|closed)`, `no route to host`,
+			`protocol mismatch`,
+		),
 	}
-	return all
 }
 
 // logTail is where the last lines of a build's log begin, which may say anything.
@@ -106,14 +102,14 @@ var killedWords = regexp.MustCompile(`(?i)\bkilled\b|\bsignal 9\b|\bexit code 13
 func diagnose(text string) blame {
 	at := failed.FindStringIndex(text)
 	if at == nil {
-		return find(wayClues, text, nobodyKnows)
+		return find(wayClues(), text, nobodyKnows)
 	}
 	said := text[at[1]:]
 	if tail := logTail.FindStringIndex(said); tail != nil {
 		// What follows the log is the builder's own word again.
 		said = said[:tail[0]] + afterLog(said[tail[1]:])
 	}
-	return find(builderClues, said, onBuild)
+	return find(builderClues(), said, onBuild)
 }
 
 // afterLog is what Nix 2.26 adds behind the log's lines.

@@ -66,6 +66,8 @@ func standIn() int {
 	case "builds", "postpones-once":
 		fmt.Fprintln(os.NewFile(4, "4"), "a word of ssh")
 		say(`{"action":"start","id":9,"level":4,"text":"copying outputs from '` + uri + `'"}`)
+		host, _, _ := strings.Cut(uri, "?")
+		say(`{"action":"msg","level":3,"msg":"copying path '/nix/store/y-a' from '` + host + `'"}`)
 		say(`{"action":"stop","id":9}`)
 		say(`{"action":"stop","id":8}`)
 		return 0

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/proc"
@@ -16,10 +15,13 @@ import (
 const stockCommand = "__build-remote"
 
 // FindNix is the program of the very Nix that has called, so that its hook speaks as it does:
-// that of the process parent, or else the first nix on PATH.
+// that of the process parent, or else the first nix on PATH. Nix' commands are links to one
+// program; others that call a hook, of whatever name, are no nix.
 func FindNix(parent int) (string, error) {
-	if path, err := executable(parent); err == nil && strings.HasPrefix(filepath.Base(path), "nix") {
-		return path, nil
+	if path, err := executable(parent); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err == nil && filepath.Base(path) == "nix" {
+			return path, nil
+		}
 	}
 	path, err := exec.LookPath("nix")
 	if err != nil {

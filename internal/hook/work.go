@@ -72,7 +72,7 @@ func (h *hook) settle(ctx context.Context, a *attempt, code int, began time.Time
 	case a.end.lost != "":
 		reason = a.end.lost
 	case a.end.refused:
-		reason = "Nix can't build there"
+		reason = "Nix finds no free slot there"
 		if text := a.cause(); text != "" {
 			reason = summary(text)
 		}
