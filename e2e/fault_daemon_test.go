@@ -135,7 +135,7 @@ func diskFull(f *fault) {
 	f.leaveFree(victim, 250)
 	build := f.build("big.nix", "--arg", "megabytes", "400")
 	f.movesWithin(build, time.Now(), patience)
-	f.says(build, "its disk is full")
+	f.says(build, "its disk was full")
 	f.nothingSent()
 	f.leaveFree(victim, 50)
 	b := f.awaitState(victim, "cordoned")

@@ -313,8 +313,11 @@ func TestSchedulerEndsBetweenRequests(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "told")
 	n := start(t, r.socket, "COPY_TO="+file)
 	n.tell(hook.Say(settingsWith(), 0, "riscv64-linux", drv))
+	if line := n.line(); !strings.Contains(line, `"level":1`) || !strings.Contains(line, "it needs riscv64-linux; there are builders for x86_64-linux") {
+		t.Errorf("it says %q of what nobody can build", line)
+	}
 	if line := n.line(); line != "# decline" {
-		t.Fatalf("it says %q to what nobody can build", line)
+		t.Fatalf("it answers %q to what nobody can build", line)
 	}
 	r.end()
 	n.tell(hook.SayTry(0, system, drv))

@@ -165,7 +165,7 @@ func summary(text string) string {
 	if tail := logTail.FindStringIndex(text); tail != nil {
 		text = text[:tail[0]]
 	}
-	text = strings.TrimPrefix(strings.Join(strings.Fields(text), " "), "error: ")
+	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "error: ", "")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "..."
 	}
