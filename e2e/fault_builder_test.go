@@ -137,10 +137,10 @@ func goneDuringCopyBack(f *fault, w way) {
 	f.serve(preferred)
 	build := f.copyBack(victim, 300)
 	at := w.strike(f)
-	f.movesWithin(build, at, noticed+patience/4) // it is copied again
 	f.untilLost(victim, at)
 	f.nothingSent()
 	f.freesItself(f.builders[victim], w, at)
+	f.movesWithin(build, at, noticed+patience) // it is built and copied once more
 	f.end(survivor)
 }
 
