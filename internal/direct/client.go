@@ -23,6 +23,9 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 // connectTime bounds the connecting to a builder, and its answer.
 const connectTime = 8 * time.Second
 
+// maxHead bounds what is read of an answer, a byte at a time.
+const maxHead = 4 << 10
+
 // ErrRefused is wrapped by the errors of builders that answer, and serve us nothing.
 var ErrRefused = errors.New("the builder refuses")
 
@@ -52,7 +55,7 @@ func askUpgrade(ctx context.Context, conn net.Conn, addr string) error {
 		return err
 	}
 	// Read no further than the answer's head: who takes the connection over wants the rest.
-	r := bufio.NewReaderSize(io.LimitReader(oneByte{conn}, 16<<10), 16)
+	r := bufio.NewReaderSize(io.LimitReader(oneByte{conn}, maxHead), 16)
 	res, err := http.ReadResponse(r, nil)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("it ended the connection")

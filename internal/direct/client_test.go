@@ -62,7 +62,11 @@ func TestBuildersThatAreNone(t *testing.T) {
 		"refuses in a word": {"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nno\n", true, `503 Service Unavailable ("no")`},
 	} {
 		addr := answering(t, tc.answer, tc.stay)
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("no answer"))
+		limit := patience
+		if tc.want == "no answer" {
+			limit = 300 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("no answer"))
 		_, err := direct.Connect(ctx, dial, addr)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "connect to the builder at "+addr) {
