@@ -143,7 +143,7 @@ func TestLostBuilder(t *testing.T) {
 	r.Set([]scheduler.Machine{machine("b2", "builds")})
 	began := time.Now()
 	n.until("moves from b1 to b2: it is gone")
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %v to move", took)
 	}
 	wantGone(t, ssh)
@@ -159,7 +159,7 @@ func TestLimits(t *testing.T) {
 	}{
 		"time":            {"talks", []string{"timeout", "1"}, "timed out after 1 seconds"},
 		"silence":         {"hangs", []string{"max-silent-time", "1"}, "timed out after 1 seconds of silence"},
-		"time before all": {"talks", []string{"timeout", "2", "max-silent-time", "1"}, "timed out after 2 seconds"},
+		"time before all": {"talks", []string{"timeout", "3", "max-silent-time", "2"}, "timed out after 3 seconds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -288,7 +288,7 @@ func TestLeftToNix(t *testing.T) {
 			if line := n.line(); line != "# decline" {
 				t.Errorf("it says %q, want what Nix' own hook does", line)
 			}
-			if took := time.Since(began); took > 2*time.Second {
+			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("it took %v to answer", took)
 			}
 			n.tell([]byte("more"))
@@ -313,17 +313,8 @@ func TestSchedulerEndsBetweenRequests(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "told")
 	n := start(t, r.socket, "COPY_TO="+file)
 	n.tell(hook.Say(settingsWith(), 0, "riscv64-linux", drv))
-<<<<<<< HEAD
-	if line := n.line(); !strings.Contains(line, `"level":1`) || !strings.Contains(line, "it needs riscv64-linux; there are builders for x86_64-linux") {
-		t.Errorf("it says %q of what nobody can build", line)
-	}
-	if line := n.line(); line != "# decline" {
-		t.Fatalf("it answers %q to what nobody can build", line)
-	}
-=======
 	n.until("no builder can do it")
 	n.until("# decline")
->>>>>>> 8893af1 (hook: tests for what a declined build says)
 	r.end()
 	n.tell(hook.SayTry(0, system, drv))
 	n.stdin.Close()
