@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"time"
 
@@ -31,10 +32,33 @@ func (s *Server) checkIn(w http.ResponseWriter, r *http.Request) (err error) {
 		return err
 	}
 	quiet(r)
+	answer, status := wire.Ticket(ticket), http.StatusOK
 	if created {
-		return writeJSON(w, mediaJSON, http.StatusCreated, wire.Ticket(ticket))
+		status = http.StatusCreated
 	}
-	return writeJSON(w, mediaJSON, http.StatusOK, wire.Ticket(ticket))
+	if s.pathKey != "" {
+		answer.PathKey = &s.pathKey
+	}
+	return writeJSON(w, mediaJSON, status, answer)
+}
+
+func (s *Server) listPaths(w http.ResponseWriter, r *http.Request) error {
+	wait, err := s.waitOnly(w, r, defaultPoll, "after")
+	if err != nil {
+		return err
+	}
+	q, _ := parseQuery(r, "wait", "after")
+	after, err := q.integer("after", 0, math.MaxInt64, 0)
+	if err != nil {
+		return err
+	}
+	quiet(r)
+	page := apiclient.PathPage{Cursor: after, Peers: []apiclient.PathPeer{}, Paths: []apiclient.StorePath{}}
+	if s.paths != nil {
+		defer s.metrics.opened("paths")()
+		page = s.paths(r.Context(), after, wait)
+	}
+	return writeJSON(w, mediaJSON, http.StatusOK, page)
 }
 
 func (s *Server) awaitTeardown(w http.ResponseWriter, r *http.Request) error {

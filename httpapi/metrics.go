@@ -39,7 +39,7 @@ func newMetrics(cluster *coordinator.Cluster, more []prometheus.Collector) (*met
 		}, []string{"outcome"}),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "nix_builders_waiting_requests",
-			Help: "Requests that wait: polls for teardown, blocking queries of the cluster, event streams.",
+			Help: "Requests that wait: polls for teardown, blocking queries of the cluster and of paths, event streams.",
 		}, []string{"for"}),
 		stops: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "nix_builders_stop_duration_seconds",
@@ -51,7 +51,7 @@ func newMetrics(cluster *coordinator.Cluster, more []prometheus.Collector) (*met
 			Help: "Connections that were closed at once because there were too many.",
 		}),
 	}
-	for _, kind := range []string{"teardown", "cluster", "events"} {
+	for _, kind := range []string{"teardown", "cluster", "events", "paths"} {
 		m.open.WithLabelValues(kind)
 	}
 	registry := prometheus.NewRegistry()

@@ -33,6 +33,8 @@ func (s *Server) router() chi.Router {
 		call("GET", "/builders/{id}/teardown", builders, s.awaitTeardown)
 		call("POST", "/builders/{id}/departure", builders, s.depart)
 
+		call("GET", "/paths", readers, s.listPaths)
+
 		call("POST", "/stop-nix-builders", stoppers, s.stop)
 		call("GET", "/cluster", readers, s.readCluster)
 		call("GET", "/events", readers, s.streamEvents)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
 
 // What a zero value in Config stands for.
@@ -41,6 +42,12 @@ type Config struct {
 	// node's tailnet addresses and names, and what the loopback goes by if it is used. The
 	// address at which a connection arrived always counts as one of them.
 	Hosts []string
+
+	// Paths is what has changed since after of the store paths that builders share; it
+	// waits for something to, for as long as wait. If nil, they share none.
+	Paths func(ctx context.Context, after int64, wait time.Duration) apiclient.PathPage
+	// PathKey is the public key that signs them, for the builders.
+	PathKey string
 
 	Contract   []byte                 // openapi.yaml
 	Collectors []prometheus.Collector // shown in /metrics besides the server's own
@@ -99,6 +106,8 @@ type Server struct {
 	builderTag     string
 	coordinatorTag string
 	hosts          map[string]bool
+	paths          func(context.Context, int64, time.Duration) apiclient.PathPage
+	pathKey        string
 	contract       []byte
 	log            *slog.Logger
 	limits         Limits
@@ -120,6 +129,8 @@ func New(cfg Config) (*Server, error) {
 		builderTag:     cmp.Or(cfg.BuilderTag, DefaultBuilderTag),
 		coordinatorTag: cmp.Or(cfg.CoordinatorTag, DefaultCoordinatorTag),
 		hosts:          make(map[string]bool),
+		paths:          cfg.Paths,
+		pathKey:        cfg.PathKey,
 		contract:       cfg.Contract,
 		log:            cfg.Log,
 		limits:         cfg.Limits.orDefault(),

@@ -163,6 +163,20 @@ func (a *API) cluster(ctx context.Context, params *GetClusterParams, wait time.D
 	return c, nil
 }
 
+// Paths returns what has changed of the paths that builders share since a cursor: as soon as
+// something has, and what there is when wait, at most 300 s, has passed.
+func (a *API) Paths(ctx context.Context, after int64, wait time.Duration) (PathPage, error) {
+	wait = wholeSeconds(wait)
+	ctx, cancel := context.WithTimeout(ctx, wait+answerTime)
+	defer cancel()
+	res, err := a.gen.ListPaths(ctx, &ListPathsParams{After: &after, Wait: new(int(wait / time.Second))})
+	var p PathPage
+	if _, err := a.answer(res, err, &p); err != nil {
+		return PathPage{}, fmt.Errorf("read the paths at %s: %w", a.base, err)
+	}
+	return p, nil
+}
+
 // Health returns nil when the coordinator's server answers, whoever asks.
 func (a *API) Health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)

@@ -363,6 +363,33 @@ type Offer struct {
 	Systems []string `json:"systems"`
 }
 
+// PathPage defines model for PathPage.
+type PathPage struct {
+	// Cursor To ask with for what comes next.
+	Cursor int64 `json:"cursor"`
+
+	// Paths Paths that are new, or have other holders.
+	Paths []StorePath `json:"paths"`
+
+	// Peers Builders that serve paths to the others now.
+	Peers []PathPeer `json:"peers"`
+}
+
+// PathPeer defines model for PathPeer.
+type PathPeer struct {
+	// Address Its tailnet address.
+	Address string `json:"address"`
+
+	// Name A host name as the workflow gave it, before the tailnet sanitises it.
+	Name Name `json:"name"`
+
+	// Node The tailnet's stable node id.
+	Node string `json:"node"`
+
+	// Port Where it serves its store.
+	Port int `json:"port"`
+}
+
 // Phase defines model for Phase.
 type Phase string
 
@@ -441,6 +468,33 @@ type StopReport struct {
 	TookSeconds float64 `json:"took_seconds"`
 }
 
+// StorePath A store path as the coordinator's store has it, with what a narinfo says of it.
+type StorePath struct {
+	// Ca Its content address; absent if it has none.
+	Ca *string `json:"ca,omitempty"`
+
+	// Deriver The derivation that made it; absent if not known.
+	Deriver *string `json:"deriver,omitempty"`
+
+	// Holders Names of peers that have it.
+	Holders []string `json:"holders"`
+
+	// NarHash sha256:BASE32, of its NAR.
+	NarHash string `json:"nar_hash"`
+
+	// NarSize Bytes of its NAR.
+	NarSize int64 `json:"nar_size"`
+
+	// Path /nix/store/...
+	Path string `json:"path"`
+
+	// References Store paths that it refers to.
+	References []string `json:"references"`
+
+	// Signature KEYNAME:BASE64, by the key in the ticket.
+	Signature string `json:"signature"`
+}
+
 // Teardown defines model for Teardown.
 type Teardown struct {
 	At    time.Time `json:"at"`
@@ -459,8 +513,12 @@ type Ticket struct {
 	LeaseSeconds float64 `json:"lease_seconds"`
 
 	// Name A host name as the workflow gave it, before the tailnet sanitises it.
-	Name  Name  `json:"name"`
-	Phase Phase `json:"phase"`
+	Name Name `json:"name"`
+
+	// PathKey Public key that signs the paths of `GET /paths`, KEYNAME:BASE64. Absent where
+	// builders share no paths.
+	PathKey *string `json:"path_key,omitempty"`
+	Phase   Phase   `json:"phase"`
 
 	// PollSeconds The longest poll, at most a third of the lease.
 	PollSeconds float64 `json:"poll_seconds"`
@@ -550,6 +608,15 @@ type GetClusterParams struct {
 type StreamEventsParams struct {
 	// LastEventID The number of the last event that was received.
 	LastEventID *int64 `json:"Last-Event-ID,omitempty"`
+}
+
+// ListPathsParams defines parameters for ListPaths.
+type ListPathsParams struct {
+	// After The cursor that the caller has.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Wait Seconds to wait at most.
+	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
 // StopNixBuildersParams defines parameters for StopNixBuilders.
@@ -755,6 +822,16 @@ type ClientInterface interface {
 	// Corresponds with GET /openapi.yaml (the `GetContract` operationId).
 	GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListPaths Store paths that builders can take from each other
+	//
+	// A blocking query: answers as soon as something is newer than `after`, and otherwise
+	// when `wait` seconds have passed. An answer has a part of what is newer at most; the rest
+	// is had with its `cursor`, at once. Peers are always all that there are. Where builders
+	// share no paths, it is empty at once.
+	//
+	// Corresponds with GET /paths (the `ListPaths` operationId).
+	ListPaths(ctx context.Context, params *ListPathsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StopNixBuilders Release the builders
 	//
 	// Stops the cluster: no new builds are dispatched, every long poll ends, and the
@@ -958,6 +1035,26 @@ func (c *Client) GetMetrics(ctx context.Context, reqEditors ...RequestEditorFn) 
 // Corresponds with GET /openapi.yaml (the `GetContract` operationId).
 func (c *Client) GetContract(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetContractRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPaths Store paths that builders can take from each other
+//
+// A blocking query: answers as soon as something is newer than `after`, and otherwise
+// when `wait` seconds have passed. An answer has a part of what is newer at most; the rest
+// is had with its `cursor`, at once. Peers are always all that there are. Where builders
+// share no paths, it is empty at once.
+//
+// Corresponds with GET /paths (the `ListPaths` operationId).
+func (c *Client) ListPaths(ctx context.Context, params *ListPathsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPathsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1331,6 +1428,72 @@ func NewGetContractRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListPathsRequest constructs an http.Request for the ListPaths method
+func NewListPathsRequest(server string, params *ListPathsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/paths")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Wait != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", *params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStopNixBuildersRequest constructs an http.Request for the StopNixBuilders method
 func NewStopNixBuildersRequest(server string, params *StopNixBuildersParams) (*http.Request, error) {
 	var err error
@@ -1560,6 +1723,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /openapi.yaml (the `GetContract` operationId).
 	GetContractWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
+
+	// ListPathsWithResponse Store paths that builders can take from each other
+	//
+	// A blocking query: answers as soon as something is newer than `after`, and otherwise
+	// when `wait` seconds have passed. An answer has a part of what is newer at most; the rest
+	// is had with its `cursor`, at once. Peers are always all that there are. Where builders
+	// share no paths, it is empty at once.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /paths (the `ListPaths` operationId).
+	ListPathsWithResponse(ctx context.Context, params *ListPathsParams, reqEditors ...RequestEditorFn) (*ListPathsResponse, error)
 
 	// StopNixBuildersWithResponse Release the builders
 	//
@@ -2125,6 +2300,68 @@ func (r GetContractResponse) ContentType() string {
 	return ""
 }
 
+type ListPathsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PathPage
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Malformed
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Forbidden
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Unexpected
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPathsResponse) GetJSON200() *PathPage {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListPathsResponse) GetApplicationproblemJSON400() *Malformed {
+	return r.ApplicationproblemJSON400
+}
+
+// GetApplicationproblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r ListPathsResponse) GetApplicationproblemJSON403() *Forbidden {
+	return r.ApplicationproblemJSON403
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListPathsResponse) GetApplicationproblemJSONDefault() *Unexpected {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPathsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPathsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPathsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPathsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StopNixBuildersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2367,6 +2604,24 @@ func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseGetContractResponse(rsp)
+}
+
+// ListPathsWithResponse Store paths that builders can take from each other
+//
+// A blocking query: answers as soon as something is newer than `after`, and otherwise
+// when `wait` seconds have passed. An answer has a part of what is newer at most; the rest
+// is had with its `cursor`, at once. Peers are always all that there are. Where builders
+// share no paths, it is empty at once.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /paths (the `ListPaths` operationId).
+func (c *ClientWithResponses) ListPathsWithResponse(ctx context.Context, params *ListPathsParams, reqEditors ...RequestEditorFn) (*ListPathsResponse, error) {
+	rsp, err := c.ListPaths(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPathsResponse(rsp)
 }
 
 // StopNixBuildersWithResponse Release the builders
@@ -2804,6 +3059,53 @@ func ParseGetContractResponse(rsp *http.Response) (*GetContractResponse, error) 
 			return nil, err
 		}
 		response.YAML200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Unexpected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListPathsResponse parses an HTTP response from a ListPathsWithResponse call
+func ParseListPathsResponse(rsp *http.Response) (*ListPathsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPathsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PathPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Malformed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
 		var dest Forbidden
