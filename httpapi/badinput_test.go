@@ -149,6 +149,7 @@ func TestBadParameters(t *testing.T) {
 			{"POST", "/stop-nix-builders?" + strings.Repeat("builder=b1&", 256) + "builder=b1", "builder"},
 			{"GET", "/cluster?after=-1", "after"}, {"GET", "/cluster?after=9223372036854775808", "after"},
 			{"GET", "/cluster?wait=301", "wait"}, {"GET", "/cluster?watch", "watch"},
+			{"GET", "/paths?after=-1", "after"}, {"GET", "/paths?wait=301", "wait"}, {"GET", "/paths?path=x", "path"},
 			{"GET", "/events?after=1", "after"}, {"GET", "/metrics?x", "x"}, {"GET", "/healthz?x", "x"},
 			{"GET", "/openapi.yaml?x", "x"},
 		} {

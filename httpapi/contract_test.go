@@ -170,7 +170,7 @@ func TestLimitsAreTheContracts(t *testing.T) {
 	if detail.MaxLength == nil || *detail.MaxLength != coordinator.MaxDetailLength {
 		t.Errorf("a departure's detail may have %v characters, want %d", detail.MaxLength, coordinator.MaxDetailLength)
 	}
-	for _, op := range []string{"/builders/{id}/teardown GET", "/stop-nix-builders POST", "/cluster GET"} {
+	for _, op := range []string{"/builders/{id}/teardown GET", "/stop-nix-builders POST", "/cluster GET", "/paths GET"} {
 		path, method, _ := strings.Cut(op, " ")
 		wait := doc.Paths.Value(path).GetOperation(method).Parameters.GetByInAndName("query", "wait").Schema.Value
 		if *wait.Max != httpapi.MaxWait || *wait.Min != 0 {

@@ -53,6 +53,10 @@ func TestWhoMayCall(t *testing.T) {
 			_, err := api.Cluster(ctx)
 			return err
 		}, []string{yes, yes, yes, yes, forbidden, yes, forbidden, forbidden, unsure}},
+		{"list paths", func(ctx context.Context, api *apiclient.API, _ *http.Client, _ uuid.UUID) error {
+			_, err := api.Paths(ctx, 0, 0)
+			return err
+		}, []string{yes, yes, yes, yes, forbidden, yes, forbidden, forbidden, unsure}},
 		{"stream events", get("/events"),
 			[]string{yes, yes, yes, yes, forbidden, yes, forbidden, forbidden, unsure}},
 		{"read metrics", get("/metrics"),
