@@ -53,8 +53,8 @@ var arrows = []arrow{
 		reason: "who gets which slot is decided, and tested, without cluster, lease or tailnet in mind",
 	},
 	{
-		from: "internal/hook", only: []string{"internal/scheduler", "internal/proc", "github.com/nix-community/go-nix/...", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"},
-		reason: "Nix waits for each hook: it starts quickly, and knows a scheduler and Nix' own hook, nothing else",
+		from: "internal/hook", only: []string{"internal/scheduler", "internal/proc", "internal/nix", "github.com/nix-community/go-nix/...", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"},
+		reason: "Nix waits for each hook: it starts quickly, and knows a scheduler, Nix' own hook and its machines file, nothing else",
 	},
 	{
 		from: "internal/apiclient", never: []string{"coordinator/...", "tailscale.com/..."},

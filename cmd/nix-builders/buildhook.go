@@ -11,13 +11,16 @@ import (
 
 var buildHookCommand = command{
 	name:    "build-hook",
-	args:    "[SOCKET] VERBOSITY",
+	args:    "[SOCKET [MACHINES]] VERBOSITY",
 	summary: "be Nix' build hook: send builds where the scheduler says",
 	detail: `What Nix starts for each build when its setting build-hook is
-  /path/to/nix-builders build-hook SOCKET
+  /path/to/nix-builders build-hook SOCKET MACHINES
 Nix adds the verbosity. SOCKET is the scheduler's; without it that of the variable
-NIX_BUILDERS_HOOK_SOCKET, the only one that counts here. Where no scheduler answers, and where
-the setting builders means others than the scheduler's, it is Nix' own build hook.`,
+NIX_BUILDERS_HOOK_SOCKET, the only one that counts here. Where there is no scheduler, and where
+the setting builders means others than the scheduler's, it is Nix' own build hook.
+
+MACHINES is the machines file of the scheduler's machines. With it, what one of them can do
+waits for a scheduler that has just died or hangs, for a minute at most.`,
 	bare: true,
 	run: func(ctx context.Context, a *app, args []string) error {
 		c := hook.Config{
@@ -30,8 +33,10 @@ the setting builders means others than the scheduler's, it is Nix' own build hoo
 			c.Verbosity = args[0]
 		case 2:
 			c.Socket, c.Verbosity = args[0], args[1]
+		case 3:
+			c.Socket, c.Machines, c.Verbosity = args[0], args[1], args[2]
 		default:
-			return usagef("want [SOCKET] VERBOSITY; Nix starts this")
+			return usagef("want [SOCKET [MACHINES]] VERBOSITY; Nix starts this")
 		}
 		var err error
 		if c.Nix, err = hook.FindNix(os.Getppid()); err != nil {

@@ -51,7 +51,7 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	if builds != nil {
-		cfg.Scheduler, cfg.Hook = builds, []string{program, buildHookCommand.name, hookSocket(d)}
+		cfg.Scheduler, cfg.Hook = builds, []string{program, buildHookCommand.name, hookSocket(d), a.set.Files.MachinesFile}
 	}
 	if userspace {
 		cfg.Files.Hosts = "" // nobody here could use their addresses

@@ -16,6 +16,7 @@ import (
 // Config is what a hook is started with.
 type Config struct {
 	Socket    string   // the scheduler's; empty for none
+	Machines  string   // machines file of the scheduler's machines; if empty, it says itself
 	Verbosity string   // as Nix gives it
 	Nix       string   // program of the Nix that called, see FindNix
 	Env       []string // for Nix' own hook
@@ -93,7 +94,7 @@ func (h *hook) run(ctx context.Context) (Exit, error) {
 		return Exit{}, h.become()
 	}
 	client, err := dial(ctx, h.Socket)
-	if err != nil {
+	if err != nil && !h.restarts() {
 		return Exit{}, h.become()
 	}
 	type result struct {
@@ -120,11 +121,12 @@ func (h *hook) run(ctx context.Context) (Exit, error) {
 	}
 }
 
-// serve answers Nix' requests, and does what the first one that is accepted asks for.
+// serve answers Nix' requests, and does what the first one that is accepted asks for. The
+// client is nil if the scheduler does not answer now.
 func (h *hook) serve(ctx context.Context, client *scheduler.Client) (Exit, error) {
 	all, err := h.in.settings()
 	if err == io.EOF {
-		client.Close()
+		closeClient(client)
 		return Exit{}, nil // Nix has ended
 	}
 	told := h.in.cut()
@@ -133,17 +135,17 @@ func (h *hook) serve(ctx context.Context, client *scheduler.Client) (Exit, error
 	case err != nil: // Nix' own hook understands it, or says why not
 		return h.leaveTo(ctx, client, told)
 	case builders == "":
-		client.Close()
+		closeClient(client)
 		h.out.answer(declinePermanently)
 		return Exit{}, nil
-	case builders != strings.TrimSpace(client.Builders()):
+	case builders != h.ours(client):
 		return h.leaveTo(ctx, client, told)
 	}
 	h.settings = all
 	for {
 		q, err := h.in.request()
 		if err == io.EOF {
-			client.Close()
+			closeClient(client)
 			return Exit{}, nil
 		}
 		if err != nil {
@@ -155,6 +157,10 @@ func (h *hook) serve(ctx context.Context, client *scheduler.Client) (Exit, error
 		var answer scheduler.Message
 		answer, client, err = h.ask(ctx, client, m)
 		switch {
+		case err != nil && h.listed(q, builders):
+			closeClient(client)
+			h.request, h.build = q, b
+			return h.accepted(ctx, nil)
 		case err != nil:
 			return h.leaveTo(ctx, client, append(told, asked...))
 		case answer.Op == scheduler.OpAccept:
@@ -184,7 +190,7 @@ const declinePermanently = "decline-permanently"
 
 // leaveTo has Nix' own hook do what the scheduler will not be asked for.
 func (h *hook) leaveTo(ctx context.Context, c *scheduler.Client, read []byte) (Exit, error) {
-	c.Close()
+	closeClient(c)
 	close(h.begun)
 	return h.handOver(ctx, read)
 }
@@ -195,6 +201,9 @@ func (h *hook) ask(ctx context.Context, c *scheduler.Client, m scheduler.Message
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
 	once := func() (scheduler.Message, error) {
+		if c == nil {
+			return m, errAway
+		}
 		if err := c.Send(m); err != nil {
 			return m, err
 		}
@@ -202,7 +211,8 @@ func (h *hook) ask(ctx context.Context, c *scheduler.Client, m scheduler.Message
 	}
 	answer, err := once()
 	if err != nil && ctx.Err() == nil { // that scheduler is gone
-		c.Close()
+		closeClient(c)
+		c = nil
 		var next *scheduler.Client
 		if next, err = dial(ctx, h.Socket); err == nil {
 			c = next
@@ -212,7 +222,7 @@ func (h *hook) ask(ctx context.Context, c *scheduler.Client, m scheduler.Message
 	return answer, c, err
 }
 
-// accepted has the build done that was accepted.
+// accepted has the build done that was accepted; client is nil while there is no scheduler.
 func (h *hook) accepted(ctx context.Context, client *scheduler.Client) (Exit, error) {
 	name := h.promise
 	if name == "" {

@@ -36,7 +36,17 @@ func dial(ctx context.Context, socket string) (*scheduler.Client, error) {
 }
 
 func newSeat(socket string, c *scheduler.Client, now func() scheduler.Message) *seat {
-	return &seat{socket: socket, now: now, client: c, found: make(chan *scheduler.Client, 1)}
+	s := &seat{socket: socket, now: now, client: c, found: make(chan *scheduler.Client, 1)}
+	if c == nil {
+		s.lose()
+	}
+	return s
+}
+
+func closeClient(c *scheduler.Client) {
+	if c != nil {
+		c.Close()
+	}
 }
 
 // messages are what the scheduler says; nil while there is none. When it is closed, call lose.
@@ -54,9 +64,9 @@ func (s *seat) tell(m scheduler.Message) {
 	}
 }
 
-// lose gives up a connection that has ended and begins to look for the next.
+// lose gives up a connection that has ended, if there was one, and begins to look for the next.
 func (s *seat) lose() {
-	s.client.Close()
+	closeClient(s.client)
 	s.client, s.away = nil, time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
@@ -92,8 +102,6 @@ func (s *seat) leave() {
 		c.Close()
 	default:
 	}
-	if s.client != nil {
-		s.client.Close()
-		s.client = nil
-	}
+	closeClient(s.client)
+	s.client = nil
 }

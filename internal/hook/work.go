@@ -165,27 +165,6 @@ func (h *hook) wait(ctx context.Context) (scheduler.Message, error) {
 	}
 }
 
-// alone lets Nix' own hook look for a builder, since nobody else does.
-func (h *hook) alone(ctx context.Context) (Exit, error) {
-	h.seat.leave()
-	h.out.say(levelWarn, "warning: the scheduler of the builders is gone, Nix looks for a builder for '%s' itself", h.request.derivation)
-	a, code, err := h.try(ctx, scheduler.Message{})
-	if err != nil {
-		return Exit{}, err
-	}
-	a.flush()
-	switch {
-	case a.end.gone:
-		return Exit{}, context.Cause(ctx)
-	case a.end.timedOut != "":
-		h.out.say(levelError, "error: %s", a.end.timedOut)
-		return Exit{Code: exitTimedOut}, nil
-	case a.stage != building:
-		return Exit{}, fmt.Errorf("build '%s': the scheduler of the builders is gone, and Nix has no builder for it", h.request.derivation)
-	}
-	return Exit{Code: code}, nil
-}
-
 // condition asks what a builder's host went through since an attempt began there.
 func (h *hook) condition(ctx context.Context, a *attempt, since time.Time) scheduler.Condition {
 	ctx, cancel := context.WithTimeout(ctx, conditionLimit)
