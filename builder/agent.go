@@ -52,7 +52,8 @@ type Config struct {
 
 	// Serve is told of the coordinator whose builds may run here, when it has claimed this
 	// builder, when it is somewhere else, and when it is heard again after a Fence.
-	Serve func(Candidate)
+	// The key is the public one that signs what its builders share; empty if they do not.
+	Serve func(at Candidate, key string)
 	// Fence is told that nobody's builds may run here any more, and why: the coordinator has
 	// not acknowledged anything for a lease, and takes this builder for lost, or this
 	// builder leaves. Neither may wait for anything. Without one of them none is called.

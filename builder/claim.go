@@ -39,6 +39,7 @@ type ticket struct {
 	id          uuid.UUID
 	phase       apiclient.Phase
 	lease, poll time.Duration
+	key         string // signs the paths that builders share; empty if they do not
 }
 
 // awake is how late this process may be at the end of a wait, each of which ends with the
@@ -92,7 +93,11 @@ func (a *Agent) check(t apiclient.Ticket) (ticket, error) {
 	case poll <= 0 || poll > lease/2:
 		return ticket{}, fmt.Errorf("the ticket has polls of %v seconds for a lease of %v", t.PollSeconds, lease)
 	}
-	return ticket{id: t.Id, phase: t.Phase, lease: lease, poll: poll}, nil
+	checked := ticket{id: t.Id, phase: t.Phase, lease: lease, poll: poll}
+	if t.PathKey != nil {
+		checked.key = *t.PathKey
+	}
+	return checked, nil
 }
 
 // seconds returns s as a duration, or -1 if it can't be one.

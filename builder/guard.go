@@ -11,13 +11,14 @@ import (
 // then on the coordinator takes this builder for lost, and builds elsewhere what it had sent.
 // A nil guard does nothing.
 type guard struct {
-	open  func(Candidate)
+	open  func(at Candidate, key string)
 	close func(reason string)
 	say   func(format string, args ...any)
 
 	mu    sync.Mutex // held while they are called, so that they come in order
 	timer *time.Timer
 	at    Candidate     // to whom it is open, or was
+	key   string        // of the last ticket
 	lease time.Duration // of the last ticket
 	until time.Time     // when it closes
 	isOff bool          // it is closed
@@ -52,9 +53,9 @@ func (g *guard) heard(c *claim) {
 	if g.isOff && g.at == c.at {
 		g.say("the coordinator is heard again")
 	}
-	if g.isOff || g.at != c.at {
-		g.isOff, g.at = false, c.at
-		g.open(c.at)
+	if g.isOff || g.at != c.at || g.key != c.ticket.key {
+		g.isOff, g.at, g.key = false, c.at, c.ticket.key
+		g.open(c.at, g.key)
 	}
 }
 

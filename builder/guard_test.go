@@ -30,7 +30,7 @@ func watch(a *agent) *doors {
 		defer d.mu.Unlock()
 		d.notes = append(d.notes, fmt.Sprintf("%.0f s: ", time.Since(d.begin).Seconds())+fmt.Sprintf(format, args...))
 	}
-	a.Serve = func(c builder.Candidate) { note("open to %s", c.Name) }
+	a.Serve = func(c builder.Candidate, _ string) { note("open to %s", c.Name) }
 	a.Fence = func(reason string) { note("closed, %s", reason) }
 	return d
 }

@@ -27,7 +27,8 @@ type builds struct {
 func hookSocket(d *rundir.Dir) string { return d.Path("hook.sock") }
 
 // scheduler makes the scheduler, which asks view how builders are reached, and its socket.
-func (a *app) scheduler(d *rundir.Dir, client *tailnet.Client, view func() coordinator.View) (b builds, err error) {
+// It tells built of each build that ended well.
+func (a *app) scheduler(d *rundir.Dir, client *tailnet.Client, view func() coordinator.View, built func(scheduler.Built)) (b builds, err error) {
 	if !a.set.Coordinator.BuildHook {
 		return b, nil
 	}
@@ -43,7 +44,8 @@ func (a *app) scheduler(d *rundir.Dir, client *tailnet.Client, view func() coord
 			}
 			return direct.Condition(ctx, client.Dialer(lease), addr, since)
 		},
-		Log: a.log,
+		Built: built,
+		Log:   a.log,
 	})
 	if err != nil {
 		return b, err

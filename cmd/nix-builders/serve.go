@@ -91,7 +91,12 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 		return err
 	}
 	var cluster *coordinator.Cluster // it is there before a hook comes
-	builds, err := a.scheduler(d, client, func() coordinator.View { return cluster.View() })
+	view := func() coordinator.View { return cluster.View() }
+	paths, err := a.pathIndex(d)
+	if err != nil {
+		return err
+	}
+	builds, err := a.scheduler(d, client, view, built(paths))
 	if err != nil {
 		return err
 	}
@@ -135,6 +140,8 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	server, err := httpapi.New(httpapi.Config{
 		Cluster:        cluster,
 		WhoIs:          whoIs(client),
+		Paths:          pathPage(paths, view),
+		PathKey:        pathKey(paths),
 		Collectors:     collectors(hooks, builds.Scheduler),
 		BuilderTag:     a.set.Cluster.BuilderTag,
 		CoordinatorTag: a.set.Cluster.CoordinatorTag,
@@ -172,6 +179,9 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	running.Go(func() error { return files.Run(parts, cluster) })
 	running.Go(func() error { return keepStores(parts) })
 	running.Go(func() error { return builds.run(parts) })
+	if paths != nil {
+		running.Go(func() error { paths.Run(parts); return nil })
+	}
 	if hooks != nil {
 		events := cluster.Follow(-1, 256)
 		running.Go(func() error {

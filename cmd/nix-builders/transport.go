@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/builder"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/direct"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/feed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/host"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
@@ -35,10 +37,11 @@ const spareStores = 2
 type storeServer struct {
 	*direct.Server
 	listening *tailnet.Listening
+	sharing   *sharing
 }
 
 // listenStore listens for this builder's coordinator. The error says why it can't.
-func (b *thisHost) listenStore(ctx context.Context) (*storeServer, error) {
+func (b *thisHost) listenStore(ctx context.Context) (_ *storeServer, err error) {
 	program, err := b.programs.StoreProgram()
 	if err != nil {
 		return nil, err
@@ -47,6 +50,19 @@ func (b *thisHost) listenStore(ctx context.Context) (*storeServer, error) {
 	if err != nil {
 		return nil, err
 	}
+	self, err := b.client.Self(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sharing, err := b.newSharing(self.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			sharing.proxy.Close()
+		}
+	}()
 	server, err := direct.New(direct.Config{
 		WhoIs: func(ctx context.Context, addr string) (direct.Caller, error) {
 			c, err := b.client.WhoIs(ctx, addr)
@@ -54,11 +70,16 @@ func (b *thisHost) listenStore(ctx context.Context) (*storeServer, error) {
 		},
 		CoordinatorTag: b.set.Cluster.CoordinatorTag,
 		Command:        []string{program, "--stdio"},
-		Env:            func() []string { return env },
-		Spare:          spareStores,
-		StoreSpace:     b.programs.StoreSpace,
-		OOMKills:       host.OOMKills,
-		Log:            b.log,
+		Env: func() []string {
+			if conf := sharing.conf(); conf != "" {
+				return append(slices.Clip(env), "NIX_CONFIG="+conf)
+			}
+			return env
+		},
+		Spare:      spareStores,
+		StoreSpace: b.programs.StoreSpace,
+		OOMKills:   host.OOMKills,
+		Log:        b.log,
 	})
 	if err != nil {
 		return nil, err
@@ -72,7 +93,8 @@ func (b *thisHost) listenStore(ctx context.Context) (*storeServer, error) {
 	for _, own := range l.Own { // nobody here has a use for it
 		own.Close()
 	}
-	return &storeServer{server, l}, nil
+	server.Handle(feed.NarPattern, sharing.allow, sharing.server)
+	return &storeServer{server, l, sharing}, nil
 }
 
 // serveWhile serves the store while run runs, and returns what that does when nothing of
@@ -87,14 +109,20 @@ func (s *storeServer) serveWhile(ctx context.Context, log *slog.Logger, run func
 			log.Error("the store is not served any more", "error", err) // builds that come find nobody
 		}
 	})
+	server.Go(func() {
+		if err := s.sharing.run(serving); err != nil {
+			log.Warn("no paths are shared any more", "error", err)
+		}
+	})
 	err := run(ctx)
 	end()
 	server.Wait()
 	return err
 }
 
-// claimed opens the store to a coordinator.
-func (s *storeServer) claimed(c builder.Candidate) {
+// claimed opens the store to a coordinator. The key signs what its builders share.
+func (s *storeServer) claimed(c builder.Candidate, key string) {
+	s.sharing.claimed(c.Base, key) // first: processes are started for the coordinator at once
 	u, err := url.Parse(c.Base)
 	if err != nil {
 		return // it was asked there
