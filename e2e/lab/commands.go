@@ -203,6 +203,18 @@ func (c cli) policy(ctx context.Context) error {
 	return l.Control().SetPolicy(ctx, p)
 }
 
+func (c cli) delay(ctx context.Context) error {
+	h, err := c.host()
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(c.args[1])
+	if err != nil {
+		return fmt.Errorf("delay: %w", err)
+	}
+	return h.Delay(ctx, d)
+}
+
 func (c cli) logs(context.Context) error {
 	h, err := c.host()
 	if err != nil {

@@ -42,6 +42,8 @@ usage: go run ./e2e/lab COMMAND
   logs HOST                what the host has logged, also after its death
   cut HOST, heal HOST      take the host's cable out: silence, no resets;
                            and put it back
+  delay HOST DURATION      make everything take so much longer on its cable, each
+                           way (15ms; 0 takes it away)
   kill HOST                end the host, as kill -9 of everything on it
   restart HOST             boot it again, with the disk it had
   down                     remove all of it, also after a crash
@@ -151,6 +153,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		"logs":    {c.logs, 1, 1},
 		"cut":     {c.onHost((*testbed.Host).Cut), 1, 1},
 		"heal":    {c.onHost((*testbed.Host).Heal), 1, 1},
+		"delay":   {c.delay, 2, 2},
 		"kill":    {c.onHost((*testbed.Host).Kill), 1, 1},
 		"restart": {c.onHost((*testbed.Host).Restart), 1, 1},
 		"down":    {c.down, 0, 0},

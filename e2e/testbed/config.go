@@ -30,6 +30,8 @@ type Config struct {
 	NixConf map[string]string
 	// StoreSize bounds the /nix of the named hosts, in bytes; see [HostSpec].
 	StoreSize map[string]int64
+	// Delay is what the cables of the named hosts add each way; see [Host.Delay].
+	Delay map[string]time.Duration
 	// Systemd makes hosts pass for machines that systemd runs, as far as the
 	// service of the Nix daemon goes.
 	Systemd bool

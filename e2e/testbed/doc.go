@@ -15,7 +15,8 @@
 // [Up] makes a lab, [Open] finds one that is up, [Lab.Down] removes it. A host
 // runs from [Lab.Boot] until [Host.Kill]; [Host.Restart] boots it again with the
 // disk it had. [Host.Cut] takes its cable out and [Host.Heal] puts it back;
-// [Host.Freeze] stops the time of its programs and [Host.Thaw] lets it go on.
+// [Host.Delay] makes the cable longer. [Host.Freeze] stops the time of its programs and
+// [Host.Thaw] lets it go on.
 //
 //	        Boot            Cut
 //	(none) -----> running <-----> cut off

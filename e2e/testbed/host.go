@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // hostPath is where a host looks for programs.
@@ -27,6 +28,8 @@ type HostSpec struct {
 	// StoreSize, if not 0, makes /nix a file system of its own with room for so many
 	// bytes, which a test can fill. It is in memory: a restart empties it.
 	StoreSize int64
+	// Delay is what the host's cable adds each way; see [Host.Delay].
+	Delay time.Duration
 	// Fresh makes the host a machine as a CI service hands it out: systemd runs
 	// it, and there is neither Nix on it nor any of the lab's programs. What an
 	// installer of Nix would fetch is in [NixBin]; the host's systemctl starts the
@@ -104,7 +107,7 @@ func (l *Lab) boot(ctx context.Context, spec HostSpec, index int) (*Host, error)
 	if err := h.makeDisk(spec); err != nil {
 		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
 	}
-	if _, err := l.start(ctx, roleHost, h.dir); err != nil {
+	if err := h.start(ctx); err != nil {
 		return nil, fmt.Errorf("boot %s: %w", spec.Name, err)
 	}
 	l.mu.Lock()
@@ -156,6 +159,11 @@ func (h *Host) makeDisk(spec HostSpec) error {
 	}
 	if h.info.Systemd {
 		if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o755); err != nil {
+			return err
+		}
+	}
+	if spec.Delay > 0 {
+		if err := os.WriteFile(h.delayFile(), []byte(spec.Delay.String()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -221,7 +229,7 @@ func (h *Host) Kill(ctx context.Context) error {
 	// The kernel takes the cable away some time after the host, too late for a
 	// restart. It may have done so already.
 	if sw, err := h.lab.find(roleSwitch, h.lab.dir); err == nil && sw != 0 {
-		_ = ipBatch(ctx, sw, "link del "+port(h.info.Index))
+		_, _ = ipBatch(ctx, sw, "link del "+port(h.info.Index))
 	}
 	return nil
 }
@@ -232,7 +240,7 @@ func (h *Host) Restart(ctx context.Context) error {
 	if err := h.Kill(ctx); err != nil {
 		return err
 	}
-	if _, err := h.lab.start(ctx, roleHost, h.dir); err != nil {
+	if err := h.start(ctx); err != nil {
 		return fmt.Errorf("restart %s: %w", h.Name(), err)
 	}
 	return nil

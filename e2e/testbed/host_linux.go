@@ -18,9 +18,12 @@ import (
 // isolate gives the command the namespaces of its role, and a session, so that
 // nothing that happens to this process's terminal reaches it.
 func isolate(cmd *exec.Cmd, r role) {
-	flags := uintptr(unix.CLONE_NEWNET)
-	if r == roleHost {
-		flags |= unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+	var flags uintptr
+	switch r {
+	case roleSwitch, roleControl:
+		flags = unix.CLONE_NEWNET
+	case roleHost:
+		flags = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Setsid: true}
 }

@@ -17,3 +17,5 @@ func isolate(cmd *exec.Cmd, _ role) { cmd.Err = errors.ErrUnsupported }
 func runHost(string, func()) error { return errors.ErrUnsupported }
 
 func (h *Host) hideNix(string) error { return errors.ErrUnsupported }
+
+func runDelay(string, func()) error { return errors.ErrUnsupported }

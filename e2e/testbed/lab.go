@@ -114,7 +114,9 @@ func (l *Lab) up(ctx context.Context, cfg Config, art artefacts) error {
 	var wg sync.WaitGroup
 	for i, name := range names {
 		wg.Go(func() {
-			_, errs[i] = l.boot(ctx, HostSpec{Name: name, NixConf: cfg.NixConf[name], StoreSize: cfg.StoreSize[name]}, 10+i)
+			_, errs[i] = l.boot(ctx, HostSpec{
+				Name: name, NixConf: cfg.NixConf[name], StoreSize: cfg.StoreSize[name], Delay: cfg.Delay[name],
+			}, 10+i)
 		})
 	}
 	wg.Wait()

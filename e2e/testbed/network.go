@@ -29,9 +29,13 @@ func hardware(index int) string { return fmt.Sprintf("02:00:0a:4d:00:%02x", inde
 
 func port(index int) string { return linkPrefix + strconv.Itoa(index) }
 
+// slowPort is the port in the place of port(index) while the cable has a delay.
+func slowPort(index int) string { return port(index) + "slow" }
+
 // setUpSwitch makes the bridge in the switch's namespace.
 func setUpSwitch(ctx context.Context, pid int) error {
-	return ipBatch(ctx, pid, "link add br0 type bridge", "link set br0 up", "link set lo up")
+	_, err := ipBatch(ctx, pid, "link add br0 type bridge", "link set br0 up", "link set lo up")
+	return err
 }
 
 // plugIn connects a process's namespace to the switch and configures both ends.
@@ -51,7 +55,7 @@ func (l *Lab) plugIn(ctx context.Context, r role, dir string, pid int) error {
 	if sw == 0 {
 		return fmt.Errorf("the switch is not running")
 	}
-	if err := ipBatch(ctx, sw,
+	if _, err := ipBatch(ctx, sw,
 		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %d", port(index), hardware(index), pid),
 		fmt.Sprintf("link set %s master br0 up", port(index)),
 	); err != nil {
@@ -75,38 +79,51 @@ func (l *Lab) plugIn(ctx context.Context, r role, dir string, pid int) error {
 	if r == roleControl {
 		lines = lines[:3] // no route out: it is the end of the line
 	}
-	return ipBatch(ctx, pid, lines...)
+	_, err = ipBatch(ctx, pid, lines...)
+	return err
 }
 
 // Cut takes the host's cable out of the switch: what it sends and what is sent
 // to it vanishes, and no connection is reset. The host itself doesn't notice.
 func (h *Host) Cut(ctx context.Context) error {
-	return h.lab.cable(ctx, h.Name(), h.info.Index, "nomaster")
+	return h.plug(ctx, "nomaster")
 }
 
 // Heal puts the cable back.
 func (h *Host) Heal(ctx context.Context) error {
-	return h.lab.cable(ctx, h.Name(), h.info.Index, "master br0")
+	return h.plug(ctx, "master br0")
+}
+
+func (h *Host) plug(ctx context.Context, where string) error {
+	end := port(h.info.Index)
+	pid, err := h.lab.find(roleDelay, h.dir)
+	if err != nil {
+		return fmt.Errorf("cable of %s: %w", h.Name(), err)
+	}
+	if pid != 0 {
+		end = slowPort(h.info.Index)
+	}
+	return h.lab.cable(ctx, h.Name(), end, where)
 }
 
 // CutControl takes the cable of the control server out, which is the relay's
 // too: nodes that know each other go on, and learn nothing new.
 func (l *Lab) CutControl(ctx context.Context) error {
-	return l.cable(ctx, "the control server", controlIndex, "nomaster")
+	return l.cable(ctx, "the control server", port(controlIndex), "nomaster")
 }
 
 // HealControl puts that cable back.
 func (l *Lab) HealControl(ctx context.Context) error {
-	return l.cable(ctx, "the control server", controlIndex, "master br0")
+	return l.cable(ctx, "the control server", port(controlIndex), "master br0")
 }
 
-func (l *Lab) cable(ctx context.Context, whose string, index int, where string) error {
+func (l *Lab) cable(ctx context.Context, whose, end, where string) error {
 	sw, err := l.find(roleSwitch, l.dir)
 	if err == nil && sw == 0 {
 		err = fmt.Errorf("lab %s is not up", l.name)
 	}
 	if err == nil {
-		err = ipBatch(ctx, sw, fmt.Sprintf("link set %s %s", port(index), where))
+		_, err = ipBatch(ctx, sw, fmt.Sprintf("link set %s %s", end, where))
 	}
 	if err != nil {
 		return fmt.Errorf("cable of %s: %w", whose, err)
@@ -114,13 +131,15 @@ func (l *Lab) cable(ctx context.Context, whose string, index int, where string) 
 	return nil
 }
 
-// ipBatch runs commands of ip(8) in the network namespace of the process.
-func ipBatch(ctx context.Context, pid int, lines ...string) error {
+// ipBatch runs commands of ip(8) in the network namespace of the process and returns
+// what they print.
+func ipBatch(ctx context.Context, pid int, lines ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, image.FindTool("nsenter"), "--net=/proc/"+strconv.Itoa(pid)+"/ns/net",
 		image.FindTool("ip"), "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("ip: %w: %s", err, strings.TrimSpace(string(out)))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ip: %w: %s", err, strings.TrimSpace(string(out)))
 	}
-	return nil
+	return string(out), nil
 }

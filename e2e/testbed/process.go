@@ -23,8 +23,8 @@ type process struct {
 	argv []string
 }
 
-// roles returns the lab's own processes: the switch, the control server and the
-// first process of each host. All of them run the lab's program.
+// roles returns the lab's own processes: the switch, the control server, the
+// first process of each host and what delays its frames. All of them run the lab's program.
 func roles(labDir string) ([]process, error) {
 	program := filepath.Join(labDir, "bin", labProgram)
 	return processes(func(p process) bool { return len(p.argv) >= 3 && p.argv[0] == program })
@@ -115,10 +115,15 @@ func (p process) kill() error {
 // of a host's first process is the end of all its processes, but not at once:
 // it is no longer to be seen a while before they are.
 func killMembers(ctx context.Context, labDir, dir string) error {
+	return killAll(ctx, func() ([]process, error) { return members(labDir, dir) })
+}
+
+// killAll kills what list lists until it lists nothing.
+func killAll(ctx context.Context, list func() ([]process, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("processes are still there 10 s after they were killed"))
 	defer cancel()
 	for {
-		found, err := members(labDir, dir)
+		found, err := list()
 		if err != nil || len(found) == 0 {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
 )
 
 // role is what a process of a lab does. It is the first argument of the lab's
@@ -20,6 +22,7 @@ const (
 	roleSwitch  role = "run-switch"
 	roleControl role = "run-control"
 	roleHost    role = "run-host"
+	roleDelay   role = "run-delay"
 )
 
 // readyFD is where a process of a lab reports that it is ready, by writing a
@@ -40,6 +43,8 @@ func Role(args []string) {
 		run = runControl
 	case roleHost:
 		run = runHost
+	case roleDelay:
+		run = runDelay
 	default:
 		return
 	}
@@ -52,7 +57,7 @@ func Role(args []string) {
 	os.Exit(1)
 }
 
-// start runs a process of the lab in fresh namespaces and waits until it is
+// start runs a process of the lab in the namespaces of its role and waits until it is
 // ready. It lives until it is killed, whatever becomes of this process.
 func (l *Lab) start(ctx context.Context, r role, dir string) (pid int, err error) {
 	defer func() {
@@ -73,7 +78,15 @@ func (l *Lab) start(ctx context.Context, r role, dir string) (pid int, err error
 	defer ready.Close()
 	defer readyW.Close()
 
-	cmd := exec.Command(filepath.Join(l.dir, "bin", labProgram), string(r), dir)
+	argv := []string{filepath.Join(l.dir, "bin", labProgram), string(r), dir}
+	if r == roleDelay { // in the switch
+		sw, err := l.find(roleSwitch, l.dir)
+		if err != nil {
+			return 0, err
+		}
+		argv = append([]string{image.FindTool("nsenter"), fmt.Sprintf("--net=/proc/%d/ns/net", sw), "--"}, argv...)
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + hostPath, "HOME=/root"}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -85,9 +98,10 @@ func (l *Lab) start(ctx context.Context, r role, dir string) (pid int, err error
 	readyW.Close()
 	go cmd.Wait() // takes the zombie away; ends with the process
 
-	if r == roleSwitch {
+	switch r {
+	case roleSwitch:
 		err = setUpSwitch(ctx, cmd.Process.Pid)
-	} else {
+	case roleControl, roleHost:
 		err = l.plugIn(ctx, r, dir, cmd.Process.Pid)
 	}
 	if err != nil {
