@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/builder"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/httpapi"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
@@ -29,7 +30,7 @@ const (
 // releaseAgents lets 256 of the builder's own agents be released by one coordinator: once
 // with 32 of them on a tailnet and the others on the loopback, and once with all on the
 // loopback, which leaves out what 33 network stacks in one process cost.
-func releaseAgents(ctx context.Context, b *bench) (_ []*measure, err error) {
+func releaseAgents(ctx context.Context, b *bench) (_ []*measure.Row, err error) {
 	tn, err := startTailnet(ctx, agentsNodes)
 	if err != nil {
 		return nil, err
@@ -43,10 +44,10 @@ func releaseAgents(ctx context.Context, b *bench) (_ []*measure, err error) {
 }
 
 // releaseRounds makes a cluster and stops it, again and again.
-func releaseRounds(ctx context.Context, b *bench, tn *tailnetOfNodes, what string) ([]*measure, error) {
-	told := newMeasure(what+": call of stop to teardown at the agent", inSeconds, many)
-	gone := newMeasure(what+": call of stop to departure acknowledged", inSeconds, many)
-	last := newMeasure(what+": call of stop to last departure acknowledged", inSeconds, runs).below(agentsRelease)
+func releaseRounds(ctx context.Context, b *bench, tn *tailnetOfNodes, what string) ([]*measure.Row, error) {
+	told := measure.New(what+": call of stop to teardown at the agent", measure.Seconds, measure.Many)
+	gone := measure.New(what+": call of stop to departure acknowledged", measure.Seconds, measure.Many)
+	last := measure.New(what+": call of stop to last departure acknowledged", measure.Seconds, measure.Runs).Below(agentsRelease)
 	for round := range b.rounds {
 		of := crowd{cluster: fmt.Sprintf("bench/agents/%d/1", round), prefix: "nix-builder-bench", size: agentsSize}
 		agents, err := releaseOnce(ctx, b, tn, of)
@@ -55,13 +56,13 @@ func releaseRounds(ctx context.Context, b *bench, tn *tailnetOfNodes, what strin
 		}
 		var latest time.Duration
 		for _, a := range agents {
-			told.took(a.told)
-			gone.took(a.gone)
+			told.Took(a.told)
+			gone.Took(a.gone)
 			latest = max(latest, a.gone)
 		}
-		last.took(latest)
+		last.Took(latest)
 	}
-	return []*measure{told, gone, last}, nil
+	return []*measure.Row{told, gone, last}, nil
 }
 
 // A release is how long after the call of stop an agent heard of it and was gone.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
@@ -18,13 +19,13 @@ const (
 
 // clusterOfHosts gathers and stops the program's own cluster on the lab's hosts, again
 // and again.
-func clusterOfHosts(ctx context.Context, b *bench) (rows []*measure, err error) {
-	gather := newMeasure("3 lab hosts: last builder up on the tailnet to machines written", inSeconds, many).below(gatherTime)
-	slow := newMeasure("3 lab hosts: share of gatherings that took longer than the aim", inPercent, runs)
-	command := newMeasure("3 lab hosts: stop-nix-builders, from its start to its end", inSeconds, runs)
-	departed := newMeasure("3 lab hosts: start of stop-nix-builders to last builder departed", inSeconds, runs)
-	ended := newMeasure("3 lab hosts: start of stop-nix-builders to end of the last builder's process", inSeconds, runs).
-		note("it has left the tailnet then")
+func clusterOfHosts(ctx context.Context, b *bench) (rows []*measure.Row, err error) {
+	gather := measure.New("3 lab hosts: last builder up on the tailnet to machines written", measure.Seconds, measure.Many).Below(gatherTime)
+	slow := measure.New("3 lab hosts: share of gatherings that took longer than the aim", measure.Percent, measure.Runs)
+	command := measure.New("3 lab hosts: stop-nix-builders, from its start to its end", measure.Seconds, measure.Runs)
+	departed := measure.New("3 lab hosts: start of stop-nix-builders to last builder departed", measure.Seconds, measure.Runs)
+	ended := measure.New("3 lab hosts: start of stop-nix-builders to end of the last builder's process", measure.Seconds, measure.Runs).
+		Noting("it has left the tailnet then")
 	err = withLab(ctx, b, nil, func(lab *testbed.Lab) error {
 		for i := range gatherTimes * b.rounds {
 			r, err := startRun(ctx, lab, fmt.Sprintf("c%d", i))
@@ -35,7 +36,7 @@ func clusterOfHosts(ctx context.Context, b *bench) (rows []*measure, err error) 
 			if err != nil {
 				return err
 			}
-			gather.took(took)
+			gather.Took(took)
 			if took.Seconds() > gatherTime {
 				b.logf("  a gathering of %v:\n%s", took, r.lines)
 			}
@@ -46,17 +47,17 @@ func clusterOfHosts(ctx context.Context, b *bench) (rows []*measure, err error) 
 			if err != nil {
 				return err
 			}
-			command.took(done.Sub(began))
+			command.Took(done.Sub(began))
 			last, err := r.allEnded(ctx)
 			if err != nil {
 				return err
 			}
-			ended.took(last.Sub(began))
+			ended.Took(last.Sub(began))
 			said, err := r.allSaid(ctx, departedLine)
 			if err != nil {
 				return err
 			}
-			departed.took(said.Sub(began))
+			departed.Took(said.Sub(began))
 			if err := r.leave(ctx); err != nil {
 				return err
 			}
@@ -70,9 +71,9 @@ func clusterOfHosts(ctx context.Context, b *bench) (rows []*measure, err error) 
 		}
 	}
 	if n := len(gather.Values); n > 0 {
-		slow.note("%d of %d", over, n).add(100 * float64(over) / float64(n))
+		slow.Noting("%d of %d", over, n).Add(100 * float64(over) / float64(n))
 	}
-	return []*measure{gather, slow, command, departed, ended}, err
+	return []*measure.Row{gather, slow, command, departed, ended}, err
 }
 
 // gathering is how long after the last builder was on the tailnet the machines file had

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/httpapi"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
@@ -31,9 +32,9 @@ const (
 // each of the 32 stores is opened over Tailscale SSH as the program does it, though there
 // are but three hosts that have one; Nix's and SSH's files are the host's own, and its
 // daemon is restarted.
-func gatherCrowd(ctx context.Context, b *bench) ([]*measure, error) {
-	gather := newMeasure(fmt.Sprintf("%d check-ins at once: first one sent to machines written", crowdedSize), inSeconds, runs).
-		below(crowdedTime).note("all %d store tests are real, on %d hosts; both ends share this machine", crowdedSize, labBuilders)
+func gatherCrowd(ctx context.Context, b *bench) ([]*measure.Row, error) {
+	gather := measure.New(fmt.Sprintf("%d check-ins at once: first one sent to machines written", crowdedSize), measure.Seconds, measure.Runs).
+		Below(crowdedTime).Noting("all %d store tests are real, on %d hosts; both ends share this machine", crowdedSize, labBuilders)
 	err := withLab(ctx, b, []string{"./e2e/bench"}, func(lab *testbed.Lab) error {
 		for _, h := range lab.Hosts() {
 			tag := httpapi.DefaultBuilderTag
@@ -52,10 +53,10 @@ func gatherCrowd(ctx context.Context, b *bench) ([]*measure, error) {
 		if err := json.Unmarshal([]byte(out), &took); err != nil {
 			return fmt.Errorf("%q: %w", out, err)
 		}
-		gather.took(took...)
+		gather.Took(took...)
 		return nil
 	})
-	return []*measure{gather}, err
+	return []*measure.Row{gather}, err
 }
 
 // crowdRole is the part of the coordinator's host in gatherCrowd: bench-crowd ROUNDS. It

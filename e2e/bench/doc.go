@@ -12,7 +12,7 @@
 // What needs hosts shares one lab, which is made for the first that needs it and is
 // removed at the end. Ratios are of two numbers from one run.
 //
-// Nothing here judges a number but its [aim]. A result that misses its aim is printed as
+// Nothing here judges a number but its aim. A result that misses its aim is printed as
 // missed and is no failure of the program; a benchmark that can't be carried out is.
 //
 // The program also plays two parts for itself, in processes of their own: see role.go.

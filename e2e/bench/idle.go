@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
@@ -19,12 +20,12 @@ const (
 )
 
 // idleBuilder looks at builders that wait for their teardown.
-func idleBuilder(ctx context.Context, b *bench) (rows []*measure, err error) {
-	resident := newMeasure("idle builder: resident memory", inBytes, runs).below(idleMemory).note("of each of 3 after %v", idleFor)
-	own := newMeasure("idle builder: memory that is its alone", inBytes, runs)
-	cpu := newMeasure("idle builder: CPU", inPercent, runs).below(idleCPU).note("over %v, of one CPU", idleFor)
-	daemon := newMeasure("beside it: resident memory of its tailscaled", inBytes, runs)
-	daemonCPU := newMeasure("beside it: CPU of its tailscaled", inPercent, runs)
+func idleBuilder(ctx context.Context, b *bench) (rows []*measure.Row, err error) {
+	resident := measure.New("idle builder: resident memory", measure.Bytes, measure.Runs).Below(idleMemory).Noting("of each of 3 after %v", idleFor)
+	own := measure.New("idle builder: memory that is its alone", measure.Bytes, measure.Runs)
+	cpu := measure.New("idle builder: CPU", measure.Percent, measure.Runs).Below(idleCPU).Noting("over %v, of one CPU", idleFor)
+	daemon := measure.New("beside it: resident memory of its tailscaled", measure.Bytes, measure.Runs)
+	daemonCPU := measure.New("beside it: CPU of its tailscaled", measure.Percent, measure.Runs)
 	err = withLab(ctx, b, nil, func(lab *testbed.Lab) error {
 		r, err := startRun(ctx, lab, "idle")
 		if err != nil {
@@ -66,12 +67,12 @@ func idleBuilder(ctx context.Context, b *bench) (rows []*measure, err error) {
 			}
 			used := 100 * (now - before[i]).Seconds() / took.Seconds()
 			if i < len(builders) {
-				resident.add(float64(memory))
-				own.add(float64(private))
-				cpu.add(used)
+				resident.Add(float64(memory))
+				own.Add(float64(private))
+				cpu.Add(used)
 			} else {
-				daemon.add(float64(memory))
-				daemonCPU.add(used)
+				daemon.Add(float64(memory))
+				daemonCPU.Add(used)
 			}
 		}
 		if _, _, err := r.stop(ctx); err != nil {
@@ -80,7 +81,7 @@ func idleBuilder(ctx context.Context, b *bench) (rows []*measure, err error) {
 		_, err = r.allEnded(ctx)
 		return err
 	})
-	return []*measure{resident, own, cpu, daemon, daemonCPU}, err
+	return []*measure.Row{resident, own, cpu, daemon, daemonCPU}, err
 }
 
 // A hostProcess is a process on a host of the lab.
@@ -138,7 +139,7 @@ func (p hostProcess) memory(ctx context.Context) (resident, private int64, err e
 	}
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(line, ":")
-		n := kibibytes(strings.TrimSpace(value))
+		n := measure.Kibibytes(strings.TrimSpace(value))
 		switch key {
 		case "Rss":
 			resident = n

@@ -9,15 +9,18 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"runtime/debug"
 	"syscall"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 )
 
 // A benchmark measures one thing, in as many rows as that takes.
 type benchmark struct {
 	name  string // what -only picks it by
 	about string
-	run   func(context.Context, *bench) ([]*measure, error)
+	run   func(context.Context, *bench) ([]*measure.Row, error)
 }
 
 // benchmarks are all, in the order they run and stand in the table.
@@ -98,7 +101,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	b := &bench{dir: dir, profile: *profile, rounds: max(1, *rounds), logf: func(format string, args ...any) {
 		fmt.Fprintf(stderr, "%6.1fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
 	}}
-	r := report{Machine: thisMachine(), When: began}
+	r := report{Machine: measure.ThisMachine(), When: began}
 	if err := r.measure(ctx, b, pick); err != nil {
 		return err
 	}
@@ -126,10 +129,10 @@ func (r *report) measure(ctx context.Context, b *bench, pick *regexp.Regexp) err
 			return fmt.Errorf("%s: %w", one.name, err)
 		}
 		for _, m := range rows {
-			b.logf("  %s: %s", m.What, m.result())
+			b.logf("  %s: %s", m.What, m.Result())
 			r.Rows = append(r.Rows, row{one.name, fmt.Sprintf("go run ./e2e/bench -only '^%s$'", one.name), m})
 		}
-		tidy()
+		debug.FreeOSMemory() // what this one used
 	}
 	if len(r.Rows) == 0 {
 		return fmt.Errorf("no benchmark's name matches %q; -list shows them", pick)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
@@ -28,26 +29,26 @@ const (
 // own coordinator and one real builder on their hosts, and 255 agents on two more, each with
 // a tailnet node of its own. Their stores can't be opened, so they stay joined and are
 // checked again and again.
-func manyBuilders(ctx context.Context, b *bench) ([]*measure, error) {
+func manyBuilders(ctx context.Context, b *bench) ([]*measure.Row, error) {
 	what := func(s string) string { return fmt.Sprintf("%d builders, a tailnet node each: %s", manySize, s) }
 	m := manyMeasures{
-		up:     newMeasure(what("start of a node to up on the tailnet"), inSeconds, many).note("%d at a time on each of 2 hosts", 8),
-		gather: newMeasure(what("coordinator serves to last one joined"), inSeconds, runs),
-		memory: newMeasure(what("resident memory of the server"), inBytes, runs).below(manyMemory),
-		peak:   newMeasure(what("highest resident memory of the server, the gathering included"), inBytes, runs),
-		files:  newMeasure(what("file descriptors of the server"), inNumber, runs),
-		cpu: newMeasure(what("CPU of the server while they wait"), inPercent, runs).
-			note("over %v, of one CPU; 255 stores fail their checks meanwhile", manyLeases*manyLease),
-		stop:    newMeasure(what("stop-nix-builders, from its start to its end"), inSeconds, runs).below(manyStop),
-		release: newMeasure(what("start of stop-nix-builders to an agent's end"), inSeconds, many),
+		up:     measure.New(what("start of a node to up on the tailnet"), measure.Seconds, measure.Many).Noting("%d at a time on each of 2 hosts", 8),
+		gather: measure.New(what("coordinator serves to last one joined"), measure.Seconds, measure.Runs),
+		memory: measure.New(what("resident memory of the server"), measure.Bytes, measure.Runs).Below(manyMemory),
+		peak:   measure.New(what("highest resident memory of the server, the gathering included"), measure.Bytes, measure.Runs),
+		files:  measure.New(what("file descriptors of the server"), measure.Number, measure.Runs),
+		cpu: measure.New(what("CPU of the server while they wait"), measure.Percent, measure.Runs).
+			Noting("over %v, of one CPU; 255 stores fail their checks meanwhile", manyLeases*manyLease),
+		stop:    measure.New(what("stop-nix-builders, from its start to its end"), measure.Seconds, measure.Runs).Below(manyStop),
+		release: measure.New(what("start of stop-nix-builders to an agent's end"), measure.Seconds, measure.Many),
 	}
 	err := withLab(ctx, b, []string{"./cmd/nix-builders", "./e2e/crew"}, func(lab *testbed.Lab) error {
 		return m.run(ctx, b, lab)
 	})
-	return []*measure{m.up, m.gather, m.memory, m.peak, m.files, m.cpu, m.stop, m.release}, err
+	return []*measure.Row{m.up, m.gather, m.memory, m.peak, m.files, m.cpu, m.stop, m.release}, err
 }
 
-type manyMeasures struct{ up, gather, memory, peak, files, cpu, stop, release *measure }
+type manyMeasures struct{ up, gather, memory, peak, files, cpu, stop, release *measure.Row }
 
 func (m *manyMeasures) run(ctx context.Context, b *bench, lab *testbed.Lab) error {
 	r := &labRun{Fleet: fleet.New(lab, "many", 1), lines: new(lines), builders: map[string]*fleet.Process{}}
@@ -95,7 +96,7 @@ func (m *manyMeasures) run(ctx context.Context, b *bench, lab *testbed.Lab) erro
 	for _, one := range before.Builders {
 		joined = append(joined, *one.JoinedAt)
 	}
-	m.gather.took(latest(joined).Sub(serving))
+	m.gather.Took(latest(joined).Sub(serving))
 	b.logf("  all are there")
 	if err := m.wait(ctx, r, before); err != nil {
 		return err
@@ -104,7 +105,7 @@ func (m *manyMeasures) run(ctx context.Context, b *bench, lab *testbed.Lab) erro
 	if err != nil {
 		return err
 	}
-	m.stop.took(ended.Sub(began))
+	m.stop.Took(ended.Sub(began))
 	if took := ended.Sub(began); took.Seconds() > manyStop {
 		text, err := r.ServerLog(ctx)
 		if err != nil {
@@ -153,7 +154,7 @@ func (m *manyMeasures) startCrews(ctx context.Context, r *labRun) (crews []*flee
 	}
 	for _, p := range crews {
 		for _, l := range crewLines(p, "up") {
-			m.up.took(l.Took)
+			m.up.Took(l.Took)
 		}
 	}
 	return crews, nil
@@ -177,12 +178,12 @@ func (m *manyMeasures) wait(ctx context.Context, r *labRun, before apiclient.Clu
 	if err != nil {
 		return err
 	}
-	m.cpu.add(100 * (now - used).Seconds() / time.Since(began).Seconds())
+	m.cpu.Add(100 * (now - used).Seconds() / time.Since(began).Seconds())
 	resident, _, err := server.memory(ctx)
 	if err != nil {
 		return err
 	}
-	m.memory.add(float64(resident))
+	m.memory.Add(float64(resident))
 	text, err := server.host.Output(ctx, "sh", "-c", fmt.Sprintf("ls /proc/%d/fd | wc -l; grep VmHWM: /proc/%[1]d/status", server.pid))
 	if err != nil {
 		return err
@@ -192,8 +193,8 @@ func (m *manyMeasures) wait(ctx context.Context, r *labRun, before apiclient.Clu
 	if err != nil {
 		return fmt.Errorf("descriptors of the server: %q", text)
 	}
-	m.files.add(float64(n))
-	m.peak.add(float64(kibibytes(strings.TrimSpace(strings.TrimPrefix(peak, "VmHWM:")))))
+	m.files.Add(float64(n))
+	m.peak.Add(float64(measure.Kibibytes(strings.TrimSpace(strings.TrimPrefix(peak, "VmHWM:")))))
 
 	after, err := r.cluster(ctx)
 	if err != nil {
@@ -213,7 +214,7 @@ func (m *manyMeasures) ended(crews []*fleet.Process, began time.Time) error {
 			if l.Failed != "" || !strings.Contains(l.Said, departedLine) {
 				return fmt.Errorf("%s ended with %q and said %q", l.Name, l.Failed, l.Said)
 			}
-			m.release.took(l.At.Sub(began))
+			m.release.Took(l.At.Sub(began))
 		}
 	}
 	if n := len(m.release.Values); n != manySize-1 {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
@@ -24,9 +25,9 @@ const (
 )
 
 // peersWay stops the same hosts in the peer's way and in ours, in turn.
-func peersWay(ctx context.Context, b *bench) ([]*measure, error) {
-	theirs := newMeasure(fmt.Sprintf("the peer's way, 3 lab hosts: start of the stop to end of the last builder's loop (a file looked for every %v, one ssh a builder)", peerPoll), inSeconds, runs)
-	ours := newMeasure("ours in turn with it, 3 lab hosts: start of stop-nix-builders to end of the last builder's process", inSeconds, runs)
+func peersWay(ctx context.Context, b *bench) ([]*measure.Row, error) {
+	theirs := measure.New(fmt.Sprintf("the peer's way, 3 lab hosts: start of the stop to end of the last builder's loop (a file looked for every %v, one ssh a builder)", peerPoll), measure.Seconds, measure.Runs)
+	ours := measure.New("ours in turn with it, 3 lab hosts: start of stop-nix-builders to end of the last builder's process", measure.Seconds, measure.Runs)
 	err := withLab(ctx, b, nil, func(lab *testbed.Lab) error {
 		for i := range b.rounds {
 			r, err := startRun(ctx, lab, fmt.Sprintf("p%d", i))
@@ -37,7 +38,7 @@ func peersWay(ctx context.Context, b *bench) ([]*measure, error) {
 			if err != nil {
 				return err
 			}
-			theirs.took(took)
+			theirs.Took(took)
 			began, _, err := r.stop(ctx)
 			if err != nil {
 				return err
@@ -46,7 +47,7 @@ func peersWay(ctx context.Context, b *bench) ([]*measure, error) {
 			if err != nil {
 				return err
 			}
-			ours.took(last.Sub(began))
+			ours.Took(last.Sub(began))
 			if err := r.leave(ctx); err != nil {
 				return err
 			}
@@ -56,9 +57,9 @@ func peersWay(ctx context.Context, b *bench) ([]*measure, error) {
 	if err != nil {
 		return nil, err
 	}
-	times := newMeasure("time of the peer's way over ours", asRatio, runs).note("median over median").
-		add(theirs.quantile(.5) / ours.quantile(.5))
-	return []*measure{theirs, ours, times}, nil
+	times := measure.New("time of the peer's way over ours", measure.Ratio, measure.Runs).Noting("median over median").
+		Add(theirs.Quantile(.5) / ours.Quantile(.5))
+	return []*measure.Row{theirs, ours, times}, nil
 }
 
 // peerStop starts the peer's loops, each at a time of its own, and stops them.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 )
 
@@ -31,30 +32,30 @@ func pollsCrowd(size int) crowd {
 // releasePolls opens a poll for each of 10,000 builders at one coordinator, which runs in
 // a process of its own, looks at that process' memory, and stops the cluster; again and
 // again, each time with a new process.
-func releasePolls(ctx context.Context, b *bench) ([]*measure, error) {
+func releasePolls(ctx context.Context, b *bench) ([]*measure.Row, error) {
 	// Both ends of every connection are files here, and in the server only its own.
 	if err := raiseFiles(pollsSize + 1024); err != nil {
 		return nil, err
 	}
 	p := polls{
-		told:   newMeasure("10,000 polls: call of stop to teardown at the builder", inSeconds, many),
-		gone:   newMeasure("10,000 polls: call of stop to departure acknowledged", inSeconds, many),
-		last:   newMeasure("10,000 polls: call of stop to last departure acknowledged", inSeconds, runs).below(pollsRelease),
-		open:   newMeasure("10,000 polls: resident memory of the server while they wait", inBytes, runs).below(pollsMemory),
-		each:   newMeasure("10,000 polls: of it for each builder that waits", inBytes, runs),
-		live:   newMeasure("10,000 polls: heap and stacks in use while they wait, garbage included", inBytes, runs),
-		peaked: newMeasure("10,000 polls: highest resident memory of the server, the stop included", inBytes, runs),
+		told:   measure.New("10,000 polls: call of stop to teardown at the builder", measure.Seconds, measure.Many),
+		gone:   measure.New("10,000 polls: call of stop to departure acknowledged", measure.Seconds, measure.Many),
+		last:   measure.New("10,000 polls: call of stop to last departure acknowledged", measure.Seconds, measure.Runs).Below(pollsRelease),
+		open:   measure.New("10,000 polls: resident memory of the server while they wait", measure.Bytes, measure.Runs).Below(pollsMemory),
+		each:   measure.New("10,000 polls: of it for each builder that waits", measure.Bytes, measure.Runs),
+		live:   measure.New("10,000 polls: heap and stacks in use while they wait, garbage included", measure.Bytes, measure.Runs),
+		peaked: measure.New("10,000 polls: highest resident memory of the server, the stop included", measure.Bytes, measure.Runs),
 	}
 	for round := range b.rounds {
 		if err := p.once(ctx, b); err != nil {
 			return nil, fmt.Errorf("round %d: %w", round+1, err)
 		}
 	}
-	return []*measure{p.told, p.gone, p.last, p.open, p.each, p.live, p.peaked}, nil
+	return []*measure.Row{p.told, p.gone, p.last, p.open, p.each, p.live, p.peaked}, nil
 }
 
 // polls are the rows of releasePolls.
-type polls struct{ told, gone, last, open, each, live, peaked *measure }
+type polls struct{ told, gone, last, open, each, live, peaked *measure.Row }
 
 // once adds one server's values to the rows.
 func (p *polls) once(ctx context.Context, b *bench) (err error) {
@@ -119,12 +120,12 @@ func (p *polls) once(ctx context.Context, b *bench) (err error) {
 		return fmt.Errorf("after the stop the cluster is %s", rep.Phase)
 	}
 	for i := range builders {
-		p.told.took(told[i].Sub(called))
-		p.gone.took(gone[i].Sub(called))
+		p.told.Took(told[i].Sub(called))
+		p.gone.Took(gone[i].Sub(called))
 	}
-	p.last.took(latest(gone).Sub(called))
+	p.last.Took(latest(gone).Sub(called))
 	peak, err := peakOf(srv.pid)
-	p.peaked.add(float64(peak))
+	p.peaked.Add(float64(peak))
 	return err
 }
 
@@ -138,9 +139,9 @@ func (p *polls) weigh(ctx context.Context, srv *server, before int64) error {
 	if err != nil {
 		return err
 	}
-	p.open.add(float64(open))
-	p.each.add(float64(open-before) / pollsSize)
-	p.live.add(use[0] + use[1])
+	p.open.Add(float64(open))
+	p.each.Add(float64(open-before) / pollsSize)
+	p.live.Add(use[0] + use[1])
 	return nil
 }
 
@@ -219,11 +220,11 @@ func residentOf(pid int) (int64, error) { return memoryOf(pid, "status", "VmRSS"
 func peakOf(pid int) (int64, error) { return memoryOf(pid, "status", "VmHWM") }
 
 func memoryOf(pid int, file, field string) (int64, error) {
-	value, ok := procField(fmt.Sprintf("/proc/%d/%s", pid, file), field)
+	value, ok := measure.ProcField(fmt.Sprintf("/proc/%d/%s", pid, file), field)
 	if !ok {
 		return 0, fmt.Errorf("process %d has no %s", pid, field)
 	}
-	return kibibytes(value), nil
+	return measure.Kibibytes(value), nil
 }
 
 // raiseFiles makes sure that this process and its children may open n files.

@@ -5,25 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
 )
 
 // A report is what one run of the program found out.
 type report struct {
-	Machine machine   `json:"machine"`
-	When    time.Time `json:"when"`
-	Took    float64   `json:"took_seconds"`
-	Rows    []row     `json:"rows"`
+	Machine measure.Machine `json:"machine"`
+	When    time.Time       `json:"when"`
+	Took    float64         `json:"took_seconds"`
+	Rows    []row           `json:"rows"`
 }
 
 // A row is a measure with the command that measures it again.
 type row struct {
 	Benchmark string `json:"benchmark"`
 	Command   string `json:"command"`
-	*measure
+	*measure.Row
 }
 
 func (r *report) writeJSON(w io.Writer) error {
@@ -43,41 +42,17 @@ func (r *report) writeTable(w io.Writer) error {
 		if m.Note != "" {
 			what += " (" + m.Note + ")"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | `%s` |\n", what, m.aimed(), m.result(), m.verdict(), m.Command)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | `%s` |\n", what, m.Aimed(), m.Result(), m.Verdict(), m.Command)
 	}
 	_, err := b.WriteTo(w)
 	return err
 }
 
-// Between these lines of a document stands the table of the last run.
-const (
-	beginMark = "<!-- begin: go run ./e2e/bench -update -->\n"
-	endMark   = "<!-- end -->\n"
-)
-
 // update puts the table into the document, between its marks.
 func (r *report) update(file string) error {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("update the document: %w", err)
-	}
-	before, rest, ok := bytes.Cut(text, []byte(beginMark))
-	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
-	if !ok || !ok2 {
-		return fmt.Errorf("update the document: %s has no line %q with %q after it", file, beginMark, endMark)
-	}
-	var b bytes.Buffer
-	b.Write(before)
-	b.WriteString(beginMark)
-	b.WriteByte('\n')
-	if err := r.writeTable(&b); err != nil {
+	var table bytes.Buffer
+	if err := r.writeTable(&table); err != nil {
 		return err
 	}
-	b.WriteByte('\n')
-	b.WriteString(endMark)
-	b.Write(after)
-	if err := renameio.WriteFile(file, b.Bytes(), 0o644, renameio.WithExistingPermissions()); err != nil {
-		return fmt.Errorf("update the document: %w", err)
-	}
-	return nil
+	return measure.Update(file, "go run ./e2e/bench -update", table.Bytes())
 }

@@ -1,16 +1,15 @@
-package main
+package measure
 
 import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 )
 
-// A machine is what the numbers depend on beside the code.
-type machine struct {
+// A Machine is what the numbers depend on beside the code.
+type Machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
 	Memory int64  `json:"memory_bytes"`
@@ -19,26 +18,26 @@ type machine struct {
 	Target string `json:"target"` // GOOS/GOARCH
 }
 
-// thisMachine asks the kernel; what it does not say stays empty.
-func thisMachine() machine {
-	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
-	m.CPU, _ = procField("/proc/cpuinfo", "model name")
+// ThisMachine asks the kernel; what it does not say stays empty.
+func ThisMachine() Machine {
+	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
+	m.CPU, _ = ProcField("/proc/cpuinfo", "model name")
 	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel = strings.TrimSpace(string(text))
 	}
-	if total, ok := procField("/proc/meminfo", "MemTotal"); ok {
-		m.Memory = kibibytes(total)
+	if total, ok := ProcField("/proc/meminfo", "MemTotal"); ok {
+		m.Memory = Kibibytes(total)
 	}
 	return m
 }
 
-func (m machine) String() string {
+func (m Machine) String() string {
 	return fmt.Sprintf("%d cores (%s), %.0f GiB memory, Linux %s, %s %s",
 		m.Cores, m.CPU, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Target)
 }
 
-// procField returns the value of the first line "NAME: VALUE" of a file in /proc.
-func procField(file, name string) (string, bool) {
+// ProcField returns the value of the first line "NAME: VALUE" of a file in /proc.
+func ProcField(file, name string) (string, bool) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", false
@@ -51,11 +50,8 @@ func procField(file, name string) (string, bool) {
 	return "", false
 }
 
-// kibibytes reads "123 kB" as the kernel writes it.
-func kibibytes(s string) int64 {
+// Kibibytes reads "123 kB" as the kernel writes it.
+func Kibibytes(s string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSuffix(s, " kB"), 10, 64) // 0 is plainly wrong in the table
 	return n << 10
 }
-
-// tidy returns what earlier benchmarks used to the system.
-func tidy() { debug.FreeOSMemory() }
