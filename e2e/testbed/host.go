@@ -248,8 +248,9 @@ func (h *Host) Restart(ctx context.Context) error {
 
 // Process is a process on a host.
 type Process struct {
-	PID  int // as the host sees it
-	Argv []string
+	PID     int // as the host sees it
+	Outside int // as this machine sees it
+	Argv    []string
 }
 
 func (p Process) String() string { return fmt.Sprintf("%d %s", p.PID, strings.Join(p.Argv, " ")) }
@@ -270,7 +271,7 @@ func (h *Host) Processes() ([]Process, error) {
 		if s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", p.pid)); err != nil || s != space || p.pid == pid {
 			return false
 		}
-		list = append(list, Process{PID: innerPID(p.pid), Argv: p.argv})
+		list = append(list, Process{PID: innerPID(p.pid), Outside: p.pid, Argv: p.argv})
 		return true
 	})
 	slices.SortFunc(list, func(a, b Process) int { return cmp.Compare(a.PID, b.PID) })

@@ -1,25 +1,21 @@
-# An output of many bytes, and three derivations that need it and take a while, so that they
-# are built side by side.
+# One big input, and as many derivations that read it as fill all builders for a while.
 {
   tag,
-  megabytes ? 40,
+  megabytes ? 200,
+  users ? 12,
 }:
 let
   tools = import ./tools.nix;
-  payload = tools.run {
-    name = "payload-${tag}";
+  input = tools.run {
+    name = "shared-${tag}";
     script = "head -c ${toString megabytes}m /dev/urandom > $out";
   };
-  user =
-    n:
-    tools.run {
-      name = "user-${toString n}-${tag}";
-      inputs = [ payload ];
-      script = "sleep 2; echo user ${toString n} of $(wc -c < ${payload}) bytes on $(cat /lab/hostname) > $out";
-    };
 in
-tools.run {
-  name = "shared-${tag}";
-  inputs = builtins.genList user 3;
-  script = "cat $inputs > $out";
-}
+builtins.genList (
+  i:
+  tools.run {
+    name = "user-${toString i}-${tag}";
+    inputs = [ input ];
+    script = "cat $inputs | wc -c; sleep 3; cat /lab/hostname > $out";
+  }
+) users

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+)
+
+// faultLease is the shortest that there is.
+const faultLease = 3 * time.Second
+
+// killed is a build whose builder dies, so that all its connections end.
+func killed(ctx context.Context, b *bed, t *table) error {
+	return b.fault(ctx, t.row("12 derivations of 4 s on 12 slots, a builder is killed amid them", measure.Seconds), (*testbed.Host).Kill)
+}
+
+// silenced is a build whose builder is not heard of any more, and no connection ends.
+func silenced(ctx context.Context, b *bed, t *table) error {
+	row := t.row(fmt.Sprintf("the same, the builder's link is cut (lease %v; after 45 s it is taken to hang)", faultLease), measure.Seconds)
+	return b.fault(ctx, row, (*testbed.Host).Cut)
+}
+
+// fault lets something happen to a builder amid a build, with a cluster for each build.
+func (b *bed) fault(ctx context.Context, row *comparison, strike func(*testbed.Host, context.Context) error) error {
+	victim := testbed.Builder(2)
+	for range b.runs {
+		for _, w := range []way{stock, ours} {
+			err := b.withCluster(ctx, size{builders: 3, lease: faultLease}, func(c *cluster) error {
+				r, err := c.start(ctx, w, wide(3*slots, "4", 45*time.Second))
+				if err != nil {
+					return err
+				}
+				err = c.awaitBuild(ctx, victim)
+				if err == nil {
+					err = strike(c.Host(victim), ctx)
+				}
+				done, e := r.wait(ctx)
+				row.ended(w, done)
+				if done.outcome() != "" {
+					b.logf("    %s %s: %s", w, done.outcome(), lastLine(done.said))
+				}
+				return errors.Join(err, e, c.lose(ctx, victim))
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", w, err)
+			}
+		}
+	}
+	return nil
+}
+
+// awaitBuild waits until the builder is in the midst of a build.
+func (c *cluster) awaitBuild(ctx context.Context, host string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		busy, err := builds(c.Host(host))
+		if err != nil {
+			return err
+		}
+		if busy {
+			return pause(ctx, time.Second)
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("%s builds nothing: %w", host, err)
+		}
+	}
+}
+
+// late is a builder that is ready when the build has long begun.
+func late(ctx context.Context, b *bed, t *table) error {
+	row := t.row("120 derivations of 1 s, a fourth builder is ready amid them: until its first build begins", measure.Seconds)
+	whole := t.row("the whole build of them", measure.Seconds)
+	newcomer := testbed.Builder(4)
+	for range b.runs {
+		for _, w := range []way{stock, ours} {
+			err := b.withCluster(ctx, size{builders: 3, later: 1}, func(c *cluster) error {
+				r, err := c.start(ctx, w, wide(120, "1", 3*time.Minute))
+				if err != nil {
+					return err
+				}
+				ready, err := c.join(ctx, w, newcomer)
+				done, e := r.wait(ctx)
+				if err := errors.Join(err, e); err != nil {
+					return err
+				}
+				if done.outcome() != "" {
+					return fmt.Errorf("a build %s:\n%.4000s", done.outcome(), done.said)
+				}
+				whole.ended(w, done)
+				return c.firstBuild(ctx, w, done, newcomer, ready, row)
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", w, err)
+			}
+		}
+	}
+	return nil
+}
+
+// join starts one more builder and returns when it is ready. For stock, that is when
+// somebody writes it into the machines file.
+func (c *cluster) join(ctx context.Context, w way, host string) (ready time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	p, err := c.StartBuilder(ctx, host, nil)
+	if err != nil {
+		return ready, err
+	}
+	c.mu.Lock()
+	c.builders[host] = p
+	c.mu.Unlock()
+	for {
+		text, err := c.coordinator().ReadFile(ctx, machinesFile)
+		if err != nil {
+			return ready, err
+		}
+		if strings.Contains(string(text), c.LabelOf(host)) {
+			break
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return ready, fmt.Errorf("%s is not ready: %w", host, err)
+		}
+	}
+	ready = time.Now()
+	c.Builders = append(c.Builders, host)
+	if w == ours {
+		return ready, nil
+	}
+	if err := c.writeStock(ctx); err != nil {
+		return ready, err
+	}
+	return time.Now(), nil
+}
+
+// firstBuild notes when the builder's first build began.
+func (c *cluster) firstBuild(ctx context.Context, w way, done built, host string, ready time.Time, row *comparison) error {
+	lines, err := c.lines(ctx, done)
+	if err != nil {
+		return err
+	}
+	var first time.Time
+	for _, line := range lines {
+		where, text, _ := strings.Cut(line, " ")
+		if where != host {
+			continue
+		}
+		seconds, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("an output says %q: %w", line, err)
+		}
+		if at := time.UnixMicro(int64(seconds * 1e6)); first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	if first.IsZero() {
+		row.instead(w, "unused")
+		return nil
+	}
+	// The file may have been written a moment before it was read.
+	row.took(w, max(0, first.Sub(ready)))
+	return nil
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
+)
+
+// A benchmark measures builds on one bed, in as many rows as that takes.
+type benchmark struct {
+	name  string // what -only picks it by
+	about string
+	run   func(context.Context, *bed, *table) error
+}
+
+// benchmarks are all, in the order they run and stand in the table.
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"trivial", "100 trivial derivations: time, CPU, who builds them", manyTrivial},
+		{"far", "the same with builders 30 ms away", farBuilders},
+		{"leaves", "40 derivations of a second on 12 slots", leaves},
+		{"killed", "a builder dies amid a build", killed},
+		{"silenced", "a builder falls silent amid a build", silenced},
+		{"late", "a builder joins amid a build", late},
+		{"copy", "500 MB come back", copyBack},
+		{"shared", "200 MB that three builders need", sharedInput},
+		{"headline", "1 GB from four builders", headline},
+		{"thousands", "1,000 derivations, wide and deep", thousands},
+		{"waiting", "500 derivations wait", waiting},
+	}
+}
+
+// A table takes in the rows of a benchmark.
+type table struct {
+	suite, nix, benchmark string
+	rows                  []*comparison
+}
+
+// row begins a row.
+func (t *table) row(what string, u measure.Unit) *comparison {
+	c := &comparison{Suite: t.suite, Nix: t.nix, Benchmark: t.benchmark, What: what, Unit: u}
+	t.rows = append(t.rows, c)
+	return c
+}
+
+const usage = `Measures builds on other machines: the same ones as Nix does them by itself and
+as it does them with this project, by turns, and prints a Markdown table for each
+version of Nix.
+
+usage: go run ./e2e/benchnix [flags]
+
+`
+
+func main() {
+	if status, played := playRole(os.Args[1:]); played {
+		os.Exit(status)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "benchnix:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the program was told.
+type options struct {
+	pick   *regexp.Regexp
+	suites []string
+	runs   int
+	stderr io.Writer
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("benchnix", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	only := fs.String("only", "", "run the benchmarks whose name matches this `REGEX`")
+	suite := fs.String("suite", "both", "the Debian `SUITE` of the hosts, and so the version of Nix: trixie, sid or both")
+	runs := fs.Int("runs", 5, "how often to build in each way")
+	asJSON := fs.Bool("json", false, "print JSON with every value instead of the tables")
+	fs.Bool("markdown", true, "print the tables as Markdown, as without it")
+	update := fs.String("update", "", "also put the tables between the marks of `FILE`")
+	list := fs.Bool("list", false, "list the benchmarks")
+	fs.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		fs.PrintDefaults()
+	}
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	o := options{runs: max(1, *runs), stderr: stderr}
+	switch *suite {
+	case image.Trixie, image.Sid:
+		o.suites = []string{*suite}
+	case "both":
+		o.suites = []string{image.Trixie, image.Sid}
+	default:
+		return fmt.Errorf("-suite %s: want trixie, sid or both", *suite)
+	}
+	var err error
+	if o.pick, err = regexp.Compile(*only); err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	if *list {
+		for _, b := range benchmarks() {
+			fmt.Fprintf(stdout, "%-10s %s\n", b.name, b.about)
+		}
+		return nil
+	}
+	r := report{Machine: measure.ThisMachine(), When: time.Now(), Runs: o.runs}
+	// What was measured before something went wrong is worth its while.
+	failed := r.measure(ctx, o)
+	if len(r.Rows) == 0 {
+		return failed
+	}
+	r.Took = time.Since(r.When).Seconds()
+	if *update != "" && failed == nil {
+		failed = r.update(*update)
+	}
+	if *asJSON {
+		return errors.Join(failed, r.writeJSON(stdout))
+	}
+	return errors.Join(failed, r.writeMarkdown(stdout))
+}
+
+// measure runs the benchmarks that are picked. One that can't be carried out is no reason
+// to leave the others.
+func (r *report) measure(ctx context.Context, o options) error {
+	logf := func(format string, args ...any) {
+		fmt.Fprintf(o.stderr, "%6.1fs "+format+"\n", append([]any{time.Since(r.When).Seconds()}, args...)...)
+	}
+	var problems []error
+	for _, suite := range o.suites {
+		logf("%s", suite)
+		err := withBed(ctx, suite, o.runs, logf, func(b *bed) error {
+			for _, one := range benchmarks() {
+				if ctx.Err() != nil || !o.pick.MatchString(one.name) {
+					continue
+				}
+				logf("  %s: %s", one.name, one.about)
+				t := &table{suite: suite, nix: b.nix, benchmark: one.name}
+				if err := one.run(ctx, b, t); err != nil {
+					logf("    %v", err)
+					problems = append(problems, fmt.Errorf("%s, %s: %w", suite, one.name, err))
+				}
+				for _, row := range t.rows {
+					logf("    %s", row.What)
+					for _, c := range row.Cells {
+						logf("      %-22s %s", c.Way, c.text(row.Unit))
+					}
+				}
+				r.Rows = append(r.Rows, t.rows...)
+			}
+			return nil
+		})
+		problems = append(problems, err)
+	}
+	if err := errors.Join(append(problems, context.Cause(ctx))...); err != nil {
+		return err
+	}
+	if len(r.Rows) == 0 {
+		return fmt.Errorf("no benchmark's name matches %q; -list shows them", o.pick)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
+	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
+)
+
+const (
+	trivial   = 100
+	roundTrip = 30 * time.Millisecond
+)
+
+// manyTrivial is what a build costs beside the building.
+func manyTrivial(ctx context.Context, b *bed, t *table) error {
+	wall := t.row(fmt.Sprintf("%d trivial derivations, 3 builders", trivial), measure.Seconds)
+	cpu := t.row("CPU of the coordinator for each of them", measure.Seconds).aiming(stock, 1)
+	return b.withCluster(ctx, size{builders: 3}, func(c *cluster) error {
+		return c.turns(ctx, []way{stock, stockShared, ours}, func(w way) error {
+			r, err := c.spread(ctx, w, wide(trivial, "0", 3*time.Minute), wall)
+			cpu.took(w, r.cpu/trivial)
+			return err
+		})
+	})
+}
+
+// farBuilders is the same when all builders are far from the coordinator.
+func farBuilders(ctx context.Context, b *bed, t *table) error {
+	wall := t.row(fmt.Sprintf("%d trivial derivations, 3 builders, %v round trip", trivial, roundTrip), measure.Seconds)
+	return b.withCluster(ctx, size{builders: 3}, func(c *cluster) error {
+		if err := c.coordinator().Delay(ctx, roundTrip/2); err != nil {
+			return err
+		}
+		err := c.turns(ctx, []way{stock, stockShared, ours}, func(w way) error {
+			_, err := c.spread(ctx, w, wide(trivial, "0", 5*time.Minute), wall)
+			return err
+		})
+		return errors.Join(err, c.coordinator().Delay(context.WithoutCancel(ctx), 0))
+	})
+}
+
+// leaves is how full the slots are kept.
+func leaves(ctx context.Context, b *bed, t *table) error {
+	wall := t.row("40 derivations of 1 s on 12 slots (at best 4 s)", measure.Seconds)
+	return b.withCluster(ctx, size{builders: 3}, func(c *cluster) error {
+		return c.turns(ctx, []way{stock, stockShared, ours}, func(w way) error {
+			_, err := c.spread(ctx, w, wide(40, "1", 3*time.Minute), wall)
+			return err
+		})
+	})
+}
+
+// thousands are big graphs.
+func thousands(ctx context.Context, b *bed, t *table) error {
+	flat := t.row("1,000 trivial derivations, none needs another", measure.Seconds)
+	deep := t.row("1,000 trivial derivations in 10 chains of 100", measure.Seconds)
+	return b.withCluster(ctx, size{builders: 3}, func(c *cluster) error {
+		return c.turns(ctx, []way{stock, stockShared, ours}, func(w way) error {
+			if _, err := c.spread(ctx, w, wide(1000, "0", 10*time.Minute), flat); err != nil {
+				return err
+			}
+			r, err := c.build(ctx, w, order{"deep.nix", map[string]string{"chains": "10", "depth": "100"}, 15 * time.Minute})
+			deep.ended(w, r)
+			return err
+		})
+	})
+}
+
+func wide(n int, seconds string, within time.Duration) order {
+	return order{"wide.nix", map[string]string{"n": fmt.Sprint(n), "seconds": seconds}, within}
+}
+
+// spread builds and notes how long it took and who built.
+func (c *cluster) spread(ctx context.Context, w way, o order, row *comparison) (built, error) {
+	r, err := c.build(ctx, w, o)
+	if err != nil {
+		return r, err
+	}
+	counts, err := c.where(ctx, r)
+	row.ended(w, r)
+	row.note(w, c.share(counts))
+	return r, err
+}
+
+// waiting is what builds cost that wait for a slot.
+func waiting(ctx context.Context, b *bed, t *table) error {
+	const extra = 500
+	memory := t.row(fmt.Sprintf("memory of the coordinator for %d derivations that wait for a slot", extra), measure.Bytes)
+	processes := t.row("processes of the coordinator for them", measure.Number)
+	return b.withCluster(ctx, size{builders: 3}, func(c *cluster) error {
+		return c.turns(ctx, []way{stock, ours}, func(w way) error {
+			_, before, err := b.ledger.memory(standing)
+			if err != nil {
+				return err
+			}
+			r, err := c.start(ctx, w, wide(3*slots+extra, "60", 2*time.Minute))
+			if err != nil {
+				return err
+			}
+			n, bytes, err := b.ledger.settled(ctx)
+			if err == nil {
+				_, after, e := b.ledger.memory(standing)
+				err = e
+				memory.add(w, float64(bytes+after-before))
+				processes.add(w, float64(n))
+			}
+			r.cancel()
+			if _, e := r.wait(ctx); err == nil {
+				err = e
+			}
+			if err != nil {
+				return err
+			}
+			return c.idle(ctx)
+		})
+	})
+}
+
+// settled waits until a build has as many processes as it will have, and returns them and
+// their memory.
+func (l *ledger) settled(ctx context.Context) (processes int, bytes int64, err error) {
+	const still, atMost = 4 * time.Second, time.Minute
+	most, since := 0, time.Now()
+	for began := time.Now(); time.Since(began) < atMost; {
+		if processes, bytes, err = l.memory(building); err != nil {
+			return 0, 0, err
+		}
+		if processes > most {
+			most, since = processes, time.Now()
+		}
+		if most > 1 && time.Since(since) > still {
+			break
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return 0, 0, err
+		}
+	}
+	return processes, bytes, nil
+}
+
+// idle waits until no builder builds, which some do for a while when nobody waits for it
+// any more.
+func (c *cluster) idle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for _, host := range c.Builders {
+		for {
+			busy, err := builds(c.Host(host))
+			if err != nil {
+				return err
+			}
+			if !busy {
+				break
+			}
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return fmt.Errorf("%s still builds: %w", host, err)
+			}
+		}
+	}
+	return nil
+}
+
+// builds reports whether a derivation that sleeps is being built on the host.
+func builds(h *testbed.Host) (bool, error) {
+	all, err := h.Processes()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range all {
+		if p.Argv[0] == "sleep" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// pause waits for d, or returns why ctx ended.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
