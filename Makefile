@@ -139,6 +139,11 @@ fuzz: ## run every fuzz target for FUZZTIME (default 20s) each; not in CI, it ta
 bench: prepare ## measure stop, gathering, idle builders, and the peer's way beside ours; not in CI, it wants a quiet machine
 	$(ROOT) $(GO) run ./e2e/bench
 
+.PHONY: bench-nix
+bench-nix: prepare ## measure builds as Nix does them by itself and as it does them with us, on both versions; not in CI, it wants a quiet machine for hours
+	NIX_BUILDERS_LAB_SUITE=sid $(ROOT) $(GO) run ./e2e/lab prepare
+	$(ROOT) $(GO) run ./e2e/benchnix
+
 .PHONY: clean
 clean: ## remove what was built, and a lab that was left behind; CI starts clean
 	rm -rf bin dist

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -75,8 +74,8 @@ type cluster struct {
 	*fleet.Fleet
 	bed *bed
 
-	mu       sync.Mutex
-	builders map[string]*fleet.Process // that have to end well, by host; guarded by mu
+	builders map[string]*fleet.Process // that have to end well, by host
+	lost     bool                      // whether one was given up
 }
 
 func (c *cluster) coordinator() *testbed.Host { return c.Host(c.Coordinator) }
@@ -109,17 +108,16 @@ func (b *bed) withCluster(ctx context.Context, s size, use func(*cluster) error)
 	return use(c)
 }
 
-func (c *cluster) gather(ctx context.Context, s size) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+// gather starts the program everywhere. Its processes live until life ends.
+func (c *cluster) gather(life context.Context, s size) error {
+	ctx, cancel := context.WithTimeout(life, 3*time.Minute)
 	defer cancel()
 	expected := c.Builders
 	c.Builders = expected[:s.builders:s.builders]
 	for _, host := range c.Builders {
-		p, err := c.StartBuilder(ctx, host, nil)
-		if err != nil {
+		if err := c.startBuilder(life, host); err != nil {
 			return err
 		}
-		c.builders[host] = p
 	}
 	var names []string
 	for _, host := range expected {
@@ -141,27 +139,51 @@ func (c *cluster) gather(ctx context.Context, s size) error {
 	return c.bed.ledger.enrol(c.coordinator())
 }
 
+func (c *cluster) startBuilder(ctx context.Context, host string) error {
+	p, err := c.StartBuilder(ctx, host, nil)
+	if err != nil {
+		return err
+	}
+	c.builders[host] = p
+	return nil
+}
+
 // lose gives a builder up: its end is not waited for, and its host starts anew.
 func (c *cluster) lose(ctx context.Context, host string) error {
-	c.mu.Lock()
 	delete(c.builders, host)
-	c.mu.Unlock()
+	c.lost = true
 	return c.Host(host).Restart(ctx)
 }
 
-// end releases all builders that are left and leaves no cluster behind.
+// end releases all builders that are left and leaves no cluster behind. Where that fails,
+// all hosts start anew, so that the next cluster finds nothing of this one.
 func (c *cluster) end(ctx context.Context) error {
-	for _, argv := range [][]string{{"stop-nix-builders"}, {"nix-builders", "leave"}} {
-		p, err := c.Start(ctx, c.Coordinator, testbed.Root, argv...)
-		if err != nil {
-			return err
-		}
-		if err := well(ctx, p); err != nil {
-			return err
-		}
+	err := c.leave(ctx)
+	if err == nil {
+		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	var restarting errgroup.Group
+	for _, h := range c.Lab.Hosts() {
+		restarting.Go(func() error { return h.Restart(ctx) })
+	}
+	return errors.Join(err, restarting.Wait())
+}
+
+func (c *cluster) leave(ctx context.Context) error {
+	stop, err := c.Start(ctx, c.Coordinator, testbed.Root, "stop-nix-builders")
+	if err != nil {
+		return err
+	}
+	if err := well(ctx, stop); err != nil && !c.lost { // it says who did not answer
+		return err
+	}
+	leave, err := c.Start(ctx, c.Coordinator, testbed.Root, "nix-builders", "leave")
+	if err != nil {
+		return err
+	}
+	if err := well(ctx, leave); err != nil {
+		return err
+	}
 	var ending errgroup.Group
 	for _, p := range c.builders {
 		ending.Go(func() error { return well(ctx, p) })

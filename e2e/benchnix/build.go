@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
@@ -107,7 +109,7 @@ func (r *running) wait(ctx context.Context) (built, error) {
 	case err != nil:
 		return b, err
 	}
-	if err := r.c.bed.ledger.killBuild(ctx); err != nil {
+	if err := r.c.bed.ledger.killBuild(); err != nil {
 		return b, err
 	}
 	cpu, err := r.c.bed.ledger.cpu()
@@ -194,6 +196,17 @@ func (c *cluster) turns(ctx context.Context, ways []way, do func(way) error) err
 		}
 	}
 	return nil
+}
+
+// uptime is the time that /proc/uptime says on any host of this machine, which is how
+// derivations tell the time to a hundredth of a second.
+func uptime(seconds float64) (time.Time, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Time{}, fmt.Errorf("read the clock: %w", err)
+	}
+	ago := time.Duration(now.Nano()) - time.Duration(seconds*float64(time.Second))
+	return time.Now().Add(-ago), nil
 }
 
 // number reads what a file of the host says.

@@ -30,11 +30,15 @@ func copyBack(ctx context.Context, b *bed, t *table) error {
 			if err != nil {
 				return err
 			}
-			made, err := number(ctx, c.coordinator(), r.outputs[0]+"/made")
+			stamp, err := number(ctx, c.coordinator(), r.outputs[0]+"/made")
 			if err != nil {
 				return err
 			}
-			wall.took(w, r.ended.Sub(time.UnixMicro(int64(made*1e6))))
+			made, err := uptime(stamp)
+			if err != nil {
+				return err
+			}
+			wall.took(w, r.ended.Sub(made))
 			cpu.took(w, r.cpu)
 			return c.discard(ctx, r)
 		})

@@ -12,17 +12,31 @@ import (
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
-// faultLease is the shortest that there is.
-const faultLease = 3 * time.Second
+const (
+	faultLease = 3 * time.Second  // the shortest that there is
+	faultBound = 45 * time.Second // what takes longer hangs
+)
 
-// killed is a build whose builder dies, so that all its connections end.
-func killed(ctx context.Context, b *bed, t *table) error {
-	return b.fault(ctx, t.row("12 derivations of 4 s on 12 slots, a builder is killed amid them", measure.Seconds), (*testbed.Host).Kill)
+const faultBuild = "12 derivations of 4 s on 12 slots, "
+
+// crashed is a build whose connections end at the builder, whose host lives on.
+func crashed(ctx context.Context, b *bed, t *table) error {
+	row := t.row(faultBuild+"a builder's nix-daemons are killed amid them", measure.Seconds)
+	return b.fault(ctx, row, func(h *testbed.Host, ctx context.Context) error {
+		return h.Run(ctx, "pkill", "-KILL", "-f", "nix-daemon --stdio")
+	})
 }
 
-// silenced is a build whose builder is not heard of any more, and no connection ends.
+// killed is a build whose builder is taken away, as its provider does it. Its tailscaled
+// dies with all else, so nobody hears of the end of its connections.
+func killed(ctx context.Context, b *bed, t *table) error {
+	row := t.row(fmt.Sprintf(faultBuild+"a builder's host is killed amid them (lease %v)", faultLease), measure.Seconds)
+	return b.fault(ctx, row, (*testbed.Host).Kill)
+}
+
+// silenced is a build whose builder is not heard of any more, while it goes on building.
 func silenced(ctx context.Context, b *bed, t *table) error {
-	row := t.row(fmt.Sprintf("the same, the builder's link is cut (lease %v; after 45 s it is taken to hang)", faultLease), measure.Seconds)
+	row := t.row(fmt.Sprintf(faultBuild+"a builder's link is cut amid them (lease %v)", faultLease), measure.Seconds)
 	return b.fault(ctx, row, (*testbed.Host).Cut)
 }
 
@@ -32,7 +46,7 @@ func (b *bed) fault(ctx context.Context, row *comparison, strike func(*testbed.H
 	for range b.runs {
 		for _, w := range []way{stock, ours} {
 			err := b.withCluster(ctx, size{builders: 3, lease: faultLease}, func(c *cluster) error {
-				r, err := c.start(ctx, w, wide(3*slots, "4", 45*time.Second))
+				r, err := c.start(ctx, w, wide(3*slots, "4", faultBound))
 				if err != nil {
 					return err
 				}
@@ -60,7 +74,7 @@ func (c *cluster) awaitBuild(ctx context.Context, host string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		busy, err := builds(c.Host(host))
+		busy, err := builds(ctx, c.Host(host))
 		if err != nil {
 			return err
 		}
@@ -107,15 +121,11 @@ func late(ctx context.Context, b *bed, t *table) error {
 // join starts one more builder and returns when it is ready. For stock, that is when
 // somebody writes it into the machines file.
 func (c *cluster) join(ctx context.Context, w way, host string) (ready time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	p, err := c.StartBuilder(ctx, host, nil)
-	if err != nil {
+	if err := c.startBuilder(ctx, host); err != nil {
 		return ready, err
 	}
-	c.mu.Lock()
-	c.builders[host] = p
-	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	for {
 		text, err := c.coordinator().ReadFile(ctx, machinesFile)
 		if err != nil {
@@ -151,11 +161,15 @@ func (c *cluster) firstBuild(ctx context.Context, w way, done built, host string
 		if where != host {
 			continue
 		}
-		seconds, err := strconv.ParseFloat(text, 64)
+		stamp, err := strconv.ParseFloat(text, 64)
 		if err != nil {
 			return fmt.Errorf("an output says %q: %w", line, err)
 		}
-		if at := time.UnixMicro(int64(seconds * 1e6)); first.IsZero() || at.Before(first) {
+		at, err := uptime(stamp)
+		if err != nil {
+			return err
+		}
+		if first.IsZero() || at.Before(first) {
 			first = at
 		}
 	}
@@ -170,5 +184,6 @@ func (c *cluster) firstBuild(ctx context.Context, w way, done built, host string
 
 func lastLine(text string) string {
 	text = strings.TrimSpace(text)
-	return text[strings.LastIndexByte(text, '\n')+1:]
+	text = text[strings.LastIndexByte(text, '\n')+1:]
+	return text[:min(len(text), 200)]
 }

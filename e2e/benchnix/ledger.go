@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
@@ -109,29 +109,45 @@ func (l *ledger) cpu() (time.Duration, error) {
 // memory is how many processes there are in a group, and what they have in memory: what
 // several share counts once.
 func (l *ledger) memory(group string) (processes int, bytes int64, err error) {
-	text, err := os.ReadFile(filepath.Join(l.dir, group, "cgroup.procs"))
-	if err != nil {
-		return 0, 0, err
-	}
-	for _, pid := range strings.Fields(string(text)) {
-		if pss, ok := measure.ProcField("/proc/"+pid+"/smaps_rollup", "Pss"); ok { // not of those that have ended
+	pids, err := l.processes(group)
+	for _, pid := range pids {
+		if pss, ok := measure.ProcField(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss"); ok { // not of those that have ended
 			processes++
 			bytes += measure.Kibibytes(pss)
 		}
 	}
-	return processes, bytes, nil
+	return processes, bytes, err
 }
 
-// killBuild ends what is left of a build.
-func (l *ledger) killBuild(ctx context.Context) error {
-	if err := os.WriteFile(filepath.Join(l.dir, building, "cgroup.kill"), []byte("1"), 0); err != nil {
-		return fmt.Errorf("end what is left of a build: %w", err)
-	}
+// killBuild ends what is left of a build. The group's own file for that won't do: on some
+// kernels a group that was killed once kills whatever is started in it.
+func (l *ledger) killBuild() error {
 	return patiently(func() error {
-		n, _, err := l.memory(building)
-		if err == nil && n > 0 {
-			err = fmt.Errorf("%d processes of a build outlive it", n)
+		pids, err := l.processes(building)
+		for _, pid := range pids {
+			if e := syscall.Kill(pid, syscall.SIGKILL); e != nil && !errors.Is(e, syscall.ESRCH) {
+				err = errors.Join(err, e)
+			}
 		}
-		return errors.Join(err, context.Cause(ctx))
+		if err == nil && len(pids) > 0 {
+			err = fmt.Errorf("%d processes of a build outlive it", len(pids))
+		}
+		return err
 	})
+}
+
+// processes lists a group.
+func (l *ledger) processes(group string) (pids []int, err error) {
+	text, err := os.ReadFile(filepath.Join(l.dir, group, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil || pid == 0 { // of a namespace that is not ours
+			return nil, fmt.Errorf("%s has a process %q", group, field)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
 }

@@ -149,7 +149,7 @@ func (c *cluster) idle(ctx context.Context) error {
 	defer cancel()
 	for _, host := range c.Builders {
 		for {
-			busy, err := builds(c.Host(host))
+			busy, err := builds(ctx, c.Host(host))
 			if err != nil {
 				return err
 			}
@@ -164,18 +164,11 @@ func (c *cluster) idle(ctx context.Context) error {
 	return nil
 }
 
-// builds reports whether a derivation that sleeps is being built on the host.
-func builds(h *testbed.Host) (bool, error) {
-	all, err := h.Processes()
-	if err != nil {
-		return false, err
-	}
-	for _, p := range all {
-		if p.Argv[0] == "sleep" {
-			return true, nil
-		}
-	}
-	return false, nil
+// builds reports whether a derivation that sleeps is being built on the host. It does so
+// in a process namespace of its own, below the host's.
+func builds(ctx context.Context, h *testbed.Host) (bool, error) {
+	n, err := h.Output(ctx, "sh", "-c", "pgrep -x -c sleep || true")
+	return n != "0", err
 }
 
 // pause waits for d, or returns why ctx ended.

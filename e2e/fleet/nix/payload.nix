@@ -1,5 +1,6 @@
-# Outputs of random bytes, which nothing makes smaller. Each says when it was made: what
-# Nix does after that is to look through it and bring it back.
+# Outputs of random bytes, which nothing makes smaller. Each says when it was made,
+# by the clock of the machine: what Nix does after that is to look through it and bring it
+# back.
 {
   tag,
   n ? 1,
@@ -15,7 +16,7 @@ builtins.genList (
     script = ''
       mkdir $out
       head -c ${toString megabytes}m /dev/urandom > $out/bytes
-      date +%s.%N > $out/made
+      cut -d ' ' -f 1 /proc/uptime > $out/made
     '';
   }
 ) n
