@@ -29,20 +29,20 @@ type bed struct {
 	ledger *ledger
 	conf   string // nix.conf as the host came with it
 	nix    string // the version of Nix
-	runs   int
-	logf   func(format string, args ...any)
+	options
+	logf func(format string, args ...any)
 
 	clusters, tags int // made so far
 }
 
 // withBed makes the lab of a suite for the time of use; nothing of it is left.
-func withBed(ctx context.Context, suite string, runs int, logf func(string, ...any), use func(*bed) error) (err error) {
+func withBed(ctx context.Context, suite string, o options, logf func(string, ...any), use func(*bed) error) (err error) {
 	cfg := testbed.Config{
 		Name: fmt.Sprintf("benchnix-%d-%s", os.Getpid(), suite), Builders: labBuilders, Suite: suite,
 		Programs: []string{"./cmd/nix-builders", "./e2e/benchnix"},
 	}
 	testbed.FromEnv(&cfg, os.Getenv)
-	b := &bed{suite: suite, runs: runs, logf: logf}
+	b := &bed{suite: suite, options: o, logf: logf}
 	if b.ledger, err = openLedger(); err != nil {
 		return err
 	}

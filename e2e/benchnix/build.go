@@ -182,6 +182,7 @@ func (c *cluster) discard(ctx context.Context, b built) error {
 
 // turns does something once in each way, again and again, and in another order each time.
 func (c *cluster) turns(ctx context.Context, ways []way, do func(way) error) error {
+	ways = c.bed.picked(ways...)
 	for round := range c.bed.runs {
 		for i := range ways {
 			w := ways[(i+round)%len(ways)]

@@ -44,13 +44,16 @@ func silenced(ctx context.Context, b *bed, t *table) error {
 func (b *bed) fault(ctx context.Context, row *comparison, strike func(*testbed.Host, context.Context) error) error {
 	victim := testbed.Builder(2)
 	for range b.runs {
-		for _, w := range []way{stock, ours} {
+		for _, w := range b.picked(stock, ours) {
 			err := b.withCluster(ctx, size{builders: 3, lease: faultLease}, func(c *cluster) error {
 				r, err := c.start(ctx, w, wide(3*slots, "4", faultBound))
 				if err != nil {
 					return err
 				}
-				err = c.awaitBuild(ctx, victim)
+				err = await(ctx, []*testbed.Host{c.Host(victim)}, func(n int) bool { return n > 0 })
+				if err == nil {
+					err = pause(ctx, time.Second)
+				}
 				if err == nil {
 					err = strike(c.Host(victim), ctx)
 				}
@@ -69,31 +72,13 @@ func (b *bed) fault(ctx context.Context, row *comparison, strike func(*testbed.H
 	return nil
 }
 
-// awaitBuild waits until the builder is in the midst of a build.
-func (c *cluster) awaitBuild(ctx context.Context, host string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		busy, err := builds(ctx, c.Host(host))
-		if err != nil {
-			return err
-		}
-		if busy {
-			return pause(ctx, time.Second)
-		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("%s builds nothing: %w", host, err)
-		}
-	}
-}
-
 // late is a builder that is ready when the build has long begun.
 func late(ctx context.Context, b *bed, t *table) error {
 	row := t.row("120 derivations of 1 s, a fourth builder is ready amid them: until its first build begins", measure.Seconds)
 	whole := t.row("the whole build of them", measure.Seconds)
 	newcomer := testbed.Builder(4)
 	for range b.runs {
-		for _, w := range []way{stock, ours} {
+		for _, w := range b.picked(stock, ours) {
 			err := b.withCluster(ctx, size{builders: 3, later: 1}, func(c *cluster) error {
 				r, err := c.start(ctx, w, wide(120, "1", 3*time.Minute))
 				if err != nil {
@@ -131,7 +116,7 @@ func (c *cluster) join(ctx context.Context, w way, host string) (ready time.Time
 		if err != nil {
 			return ready, err
 		}
-		if strings.Contains(string(text), c.LabelOf(host)) {
+		if strings.Contains(string(text), c.NameOf(host)) {
 			break
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {

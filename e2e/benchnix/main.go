@@ -79,16 +79,28 @@ func main() {
 
 // options are what the program was told.
 type options struct {
-	pick   *regexp.Regexp
+	pick   *regexp.Regexp // of benchmarks
+	ways   *regexp.Regexp
 	suites []string
 	runs   int
 	stderr io.Writer
+}
+
+// picked are those of the ways that are to be measured.
+func (o options) picked(ways ...way) (list []way) {
+	for _, w := range ways {
+		if o.ways.MatchString(string(w)) {
+			list = append(list, w)
+		}
+	}
+	return list
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("benchnix", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	only := fs.String("only", "", "run the benchmarks whose name matches this `REGEX`")
+	ways := fs.String("ways", "", "build only in the ways whose name matches this `REGEX`")
 	suite := fs.String("suite", "both", "the Debian `SUITE` of the hosts, and so the version of Nix: trixie, sid or both")
 	runs := fs.Int("runs", 5, "how often to build in each way")
 	asJSON := fs.Bool("json", false, "print JSON with every value instead of the tables")
@@ -114,6 +126,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var err error
 	if o.pick, err = regexp.Compile(*only); err != nil {
 		return fmt.Errorf("-only: %w", err)
+	}
+	if o.ways, err = regexp.Compile(*ways); err != nil {
+		return fmt.Errorf("-ways: %w", err)
 	}
 	if *list {
 		for _, b := range benchmarks() {
@@ -146,7 +161,7 @@ func (r *report) measure(ctx context.Context, o options) error {
 	var problems []error
 	for _, suite := range o.suites {
 		logf("%s", suite)
-		err := withBed(ctx, suite, o.runs, logf, func(b *bed) error {
+		err := withBed(ctx, suite, o, logf, func(b *bed) error {
 			for _, one := range benchmarks() {
 				if ctx.Err() != nil || !o.pick.MatchString(one.name) {
 					continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
@@ -97,27 +98,36 @@ func waiting(ctx context.Context, b *bed, t *table) error {
 			if err != nil {
 				return err
 			}
-			r, err := c.start(ctx, w, wide(3*slots+extra, "60", 2*time.Minute))
+			r, err := c.start(ctx, w, wide(3*slots+extra, "120", 4*time.Minute))
 			if err != nil {
 				return err
 			}
-			n, bytes, err := b.ledger.settled(ctx)
+			err = await(ctx, c.hosts(), func(n int) bool { return n >= 3*slots })
 			if err == nil {
-				_, after, e := b.ledger.memory(standing)
-				err = e
-				memory.add(w, float64(bytes+after-before))
-				processes.add(w, float64(n))
+				err = b.ledger.waiting(ctx, w, memory, processes, before)
 			}
 			r.cancel()
-			if _, e := r.wait(ctx); err == nil {
-				err = e
-			}
-			if err != nil {
+			_, e := r.wait(ctx)
+			if err := errors.Join(err, e); err != nil {
 				return err
 			}
-			return c.idle(ctx)
+			// Some builders build for a while when nobody waits for it any more.
+			return await(ctx, c.hosts(), func(n int) bool { return n == 0 })
 		})
 	})
+}
+
+// waiting notes what a build has when it has all the processes that it will have, and
+// what the host has more than before.
+func (l *ledger) waiting(ctx context.Context, w way, memory, processes *comparison, before int64) error {
+	n, bytes, err := l.settled(ctx)
+	if err != nil {
+		return err
+	}
+	_, after, err := l.memory(standing)
+	memory.add(w, float64(bytes+after-before))
+	processes.add(w, float64(n))
+	return err
 }
 
 // settled waits until a build has as many processes as it will have, and returns them and
@@ -142,33 +152,42 @@ func (l *ledger) settled(ctx context.Context) (processes int, bytes int64, err e
 	return processes, bytes, nil
 }
 
-// idle waits until no builder builds, which some do for a while when nobody waits for it
-// any more.
-func (c *cluster) idle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+// await waits until so many derivations that sleep are being built on the hosts.
+func await(ctx context.Context, hosts []*testbed.Host, enough func(sleeping int) bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not within a minute"))
 	defer cancel()
-	for _, host := range c.Builders {
-		for {
-			busy, err := builds(ctx, c.Host(host))
+	for {
+		sum := 0
+		for _, h := range hosts {
+			// They are in a process namespace of their own, below the host's.
+			n, err := h.Output(ctx, "sh", "-c", "pgrep -x -c sleep || true")
+			if ctx.Err() != nil {
+				return fmt.Errorf("wait for builds to begin or to end: %d run: %w", sum, context.Cause(ctx))
+			}
 			if err != nil {
 				return err
 			}
-			if !busy {
-				break
+			more, err := strconv.Atoi(n)
+			if err != nil {
+				return fmt.Errorf("%s: pgrep says %q", h.Name(), n)
 			}
-			if err := pause(ctx, 50*time.Millisecond); err != nil {
-				return fmt.Errorf("%s still builds: %w", host, err)
-			}
+			sum += more
+		}
+		if enough(sum) {
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("wait for builds to begin or to end: %d run: %w", sum, err)
 		}
 	}
-	return nil
 }
 
-// builds reports whether a derivation that sleeps is being built on the host. It does so
-// in a process namespace of its own, below the host's.
-func builds(ctx context.Context, h *testbed.Host) (bool, error) {
-	n, err := h.Output(ctx, "sh", "-c", "pgrep -x -c sleep || true")
-	return n != "0", err
+// hosts are those of the builders.
+func (c *cluster) hosts() (all []*testbed.Host) {
+	for _, host := range c.Builders {
+		all = append(all, c.Host(host))
+	}
+	return all
 }
 
 // pause waits for d, or returns why ctx ended.
