@@ -98,7 +98,10 @@ func (b *bed) withCluster(ctx context.Context, s size, use func(*cluster) error)
 	}
 	c := &cluster{Fleet: f, bed: b, builders: map[string]*fleet.Process{}}
 	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+		if ctx.Err() != nil {
+			return // the lab goes as a whole
+		}
+		end, cancel := context.WithTimeout(ctx, 3*time.Minute)
 		defer cancel()
 		err = errors.Join(err, c.end(end))
 	}()

@@ -104,7 +104,7 @@ func (c *cluster) throughput(ctx context.Context, host string, bytes int64) (wal
 		return 0, 0, errors.Join(fmt.Errorf("no source on %s: %w", host, err), source.Wait())
 	}
 	sink := c.coordinator().Command(ctx, "benchnix", drainRole, net.JoinHostPort(address, pourPort))
-	sink.SysProcAttr.UseCgroupFD, sink.SysProcAttr.CgroupFD = true, int(c.bed.ledger.build.Fd())
+	c.bed.ledger.place(sink)
 	before, err := c.bed.ledger.cpu()
 	if err != nil {
 		return 0, 0, err

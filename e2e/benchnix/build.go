@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 )
 
@@ -72,7 +70,7 @@ func (c *cluster) start(ctx context.Context, w way, o order) (*running, error) {
 	r.cmd = c.coordinator().Command(ctx, argv...)
 	r.cmd.Env = append(r.cmd.Env, w.env()...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
-	r.cmd.SysProcAttr.UseCgroupFD, r.cmd.SysProcAttr.CgroupFD = true, int(c.bed.ledger.build.Fd())
+	c.bed.ledger.place(r.cmd)
 	var err error
 	if r.cpu, err = c.bed.ledger.cpu(); err == nil {
 		r.began = time.Now()
@@ -197,17 +195,6 @@ func (c *cluster) turns(ctx context.Context, ways []way, do func(way) error) err
 		}
 	}
 	return nil
-}
-
-// uptime is the time that /proc/uptime says on any host of this machine, which is how
-// derivations tell the time to a hundredth of a second.
-func uptime(seconds float64) (time.Time, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return time.Time{}, fmt.Errorf("read the clock: %w", err)
-	}
-	ago := time.Duration(now.Nano()) - time.Duration(seconds*float64(time.Second))
-	return time.Now().Add(-ago), nil
 }
 
 // number reads what a file of the host says.
