@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -53,6 +54,9 @@ func (t *table) row(what string, u measure.Unit) *comparison {
 	t.rows = append(t.rows, c)
 	return c
 }
+
+// suites are those of Debian whose versions of Nix are measured.
+var suites = []string{image.Trixie, image.Sid}
 
 const usage = `Measures builds on other machines: the same ones as Nix does them by itself and
 as it does them with this project, by turns, and prints a Markdown table for each
@@ -104,7 +108,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	suite := fs.String("suite", "both", "the Debian `SUITE` of the hosts, and so the version of Nix: trixie, sid or both")
 	runs := fs.Int("runs", 5, "how often to build in each way")
 	asJSON := fs.Bool("json", false, "print JSON with every value instead of the tables")
-	fs.Bool("markdown", true, "print the tables as Markdown, as without it")
+	earlier := fs.Bool("markdown", false, "measure nothing: print the tables of earlier runs, whose JSON the arguments name")
 	update := fs.String("update", "", "also put the tables between the marks of `FILE`")
 	list := fs.Bool("list", false, "list the benchmarks")
 	fs.Usage = func() {
@@ -114,12 +118,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	out := output{json: *asJSON, update: *update, stdout: stdout}
+	if *earlier {
+		r, err := readReports(fs.Args())
+		if err != nil {
+			return err
+		}
+		return out.write(r)
+	}
 	o := options{runs: max(1, *runs), stderr: stderr}
-	switch *suite {
-	case image.Trixie, image.Sid:
+	switch {
+	case slices.Contains(suites, *suite):
 		o.suites = []string{*suite}
-	case "both":
-		o.suites = []string{image.Trixie, image.Sid}
+	case *suite == "both":
+		o.suites = suites
 	default:
 		return fmt.Errorf("-suite %s: want trixie, sid or both", *suite)
 	}
@@ -137,19 +149,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	}
 	r := report{Machine: measure.ThisMachine(), When: time.Now(), Runs: o.runs}
-	// What was measured before something went wrong is worth its while.
 	failed := r.measure(ctx, o)
+	r.Took = time.Since(r.When).Seconds()
 	if len(r.Rows) == 0 {
 		return failed
 	}
-	r.Took = time.Since(r.When).Seconds()
-	if *update != "" && failed == nil {
-		failed = r.update(*update)
+	if failed != nil {
+		out.update = "" // what was measured before something went wrong is shown, and no more
 	}
-	if *asJSON {
-		return errors.Join(failed, r.writeJSON(stdout))
+	return errors.Join(failed, out.write(&r))
+}
+
+// An output is where a report goes.
+type output struct {
+	json   bool
+	update string // a document; empty: none
+	stdout io.Writer
+}
+
+func (o output) write(r *report) error {
+	if o.update != "" {
+		if err := r.update(o.update); err != nil {
+			return err
+		}
 	}
-	return errors.Join(failed, r.writeMarkdown(stdout))
+	if o.json {
+		return r.writeJSON(o.stdout)
+	}
+	return r.writeMarkdown(o.stdout)
 }
 
 // measure runs the benchmarks that are picked. One that can't be carried out is no reason

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -24,6 +26,46 @@ func (r *report) writeJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "\t")
 	return e.Encode(r)
+}
+
+// readReports reads what earlier runs have written as JSON, as one report. Of a benchmark
+// that several have, the last one counts.
+func readReports(files []string) (*report, error) {
+	all := new(report)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		one := new(report)
+		if err := json.Unmarshal(text, one); err != nil {
+			return nil, fmt.Errorf("read the report %s: %w", file, err)
+		}
+		rows := slices.DeleteFunc(all.Rows, func(old *comparison) bool {
+			return slices.ContainsFunc(one.Rows, old.sameBenchmark)
+		})
+		took := all.Took + one.Took
+		*all = *one
+		all.Rows, all.Took = append(rows, one.Rows...), took
+	}
+	all.sort()
+	return all, nil
+}
+
+// sameBenchmark reports whether both are rows of the same benchmark on the same suite.
+func (c *comparison) sameBenchmark(other *comparison) bool {
+	return c.Suite == other.Suite && c.Benchmark == other.Benchmark
+}
+
+// sort puts the rows in the order in which one run would have them.
+func (r *report) sort() {
+	place := map[string]int{}
+	for i, b := range benchmarks() {
+		place[b.name] = i
+	}
+	slices.SortStableFunc(r.Rows, func(a, b *comparison) int {
+		return cmp.Or(slices.Index(suites, a.Suite)-slices.Index(suites, b.Suite), place[a.Benchmark]-place[b.Benchmark])
+	})
 }
 
 // writeMarkdown writes the machine, and a table for each version of Nix.
