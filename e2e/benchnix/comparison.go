@@ -35,14 +35,22 @@ type aim struct {
 	AtMost float64 `json:"at_most"` // ours over the other
 }
 
-// of returns the cell of a way.
+// of returns the cell of a way, which may have nothing in it.
 func (c *comparison) of(w way) *cell {
 	i := slices.IndexFunc(c.Cells, func(one *cell) bool { return one.Way == w })
 	if i < 0 {
-		c.Cells = append(c.Cells, &cell{Way: w})
-		i = len(c.Cells) - 1
+		return &cell{Way: w}
 	}
 	return c.Cells[i]
+}
+
+// put returns the cell of a way to put something in.
+func (c *comparison) put(w way) *cell {
+	one := c.of(w)
+	if !slices.Contains(c.Cells, one) {
+		c.Cells = append(c.Cells, one)
+	}
+	return one
 }
 
 // aiming gives the row an aim.
@@ -51,7 +59,10 @@ func (c *comparison) aiming(over way, atMost float64) *comparison {
 	return c
 }
 
-func (c *comparison) add(w way, v float64) { c.of(w).Values = append(c.of(w).Values, v) }
+func (c *comparison) add(w way, v float64) {
+	one := c.put(w)
+	one.Values = append(one.Values, v)
+}
 
 func (c *comparison) took(w way, d time.Duration) { c.add(w, d.Seconds()) }
 
@@ -66,7 +77,7 @@ func (c *comparison) ended(w way, b built) {
 
 // instead takes in what became of a build that has no value.
 func (c *comparison) instead(w way, what string) {
-	one := c.of(w)
+	one := c.put(w)
 	if one.Outcomes == nil {
 		one.Outcomes = map[string]int{}
 	}
@@ -74,7 +85,10 @@ func (c *comparison) instead(w way, what string) {
 }
 
 // note adds what the table says of a way's last build, in parentheses.
-func (c *comparison) note(w way, text string) { c.of(w).Notes = append(c.of(w).Notes, text) }
+func (c *comparison) note(w way, text string) {
+	one := c.put(w)
+	one.Notes = append(one.Notes, text)
+}
 
 func (c *cell) quantile(q float64) float64 {
 	return measure.New("", "", "").Add(c.Values...).Quantile(q)
