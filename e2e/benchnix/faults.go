@@ -60,7 +60,7 @@ func (b *bed) fault(ctx context.Context, row *comparison, strike func(*testbed.H
 				done, e := r.wait(ctx)
 				row.ended(w, done)
 				if done.outcome() != "" {
-					b.logf("    %s %s: %s", w, done.outcome(), lastLine(done.said))
+					b.logf("    %s %s: %s", w, done.outcome(), complaint(done.said))
 				}
 				return errors.Join(err, e, c.lose(ctx, victim))
 			})
@@ -167,8 +167,12 @@ func (c *cluster) firstBuild(ctx context.Context, w way, done built, host string
 	return nil
 }
 
-func lastLine(text string) string {
-	text = strings.TrimSpace(text)
-	text = text[strings.LastIndexByte(text, '\n')+1:]
-	return text[:min(len(text), 200)]
+// complaint is the first thing that Nix did not like.
+func complaint(said string) string {
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "error:") {
+			return fmt.Sprintf("%.200s", strings.TrimSpace(line))
+		}
+	}
+	return "without an error"
 }
