@@ -31,7 +31,7 @@ var allWays = []way{stock, stockAES, stockShared, ours, link}
 // stockDir holds all that the stock ways read. None of it is what the program writes.
 const stockDir = "/opt/stock"
 
-// sshConfigs are what is special about a way's ssh.
+// sshConfig is what is special about a way's ssh.
 func (w way) sshConfig() string {
 	switch w {
 	case stockAES:
