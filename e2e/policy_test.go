@@ -48,7 +48,7 @@ var withoutRules = []withoutRule{
 	},
 	{
 		"grants: " + coordinatorTag + " to " + builderTag,
-		func(p *control.Policy) { p.Grants = p.Grants[:1] },
+		func(p *control.Policy) { p.Grants = slices.Delete(p.Grants, 1, 2) },
 		(*policyStory).portsAreClosed,
 	},
 	{
@@ -60,6 +60,16 @@ var withoutRules = []withoutRule{
 		"grants: " + coordinatorTag + " to " + builderTag + ", tcp:22",
 		func(p *control.Policy) { p.Grants[1].IP = []string{"tcp:8379"} },
 		(*policyStory).sshPortIsClosed,
+	},
+	{
+		"grants: " + builderTag + " to " + builderTag,
+		func(p *control.Policy) { p.Grants = p.Grants[:2] },
+		(*policyStory).nothingIsShared,
+	},
+	{
+		"grants: " + builderTag + " to " + builderTag + ", tcp:8379",
+		func(p *control.Policy) { p.Grants[2].IP = []string{"tcp:22"} },
+		(*policyStory).nothingIsShared,
 	},
 	{
 		"ssh: " + coordinatorTag + " to " + builderTag,
@@ -122,7 +132,7 @@ func TestPolicyRules(t *testing.T) {
 			}
 			w.take(&p)
 			lab := testbed.Start(t, testbed.Config{
-				Name: fmt.Sprintf("policyrule%d-%d", i, os.Getpid()), Builders: 1, Control: testbed.ControlConfig{Policy: &p}})
+				Name: fmt.Sprintf("policyrule%d-%d", i, os.Getpid()), Builders: 2, Control: testbed.ControlConfig{Policy: &p}})
 			w.tell(&policyStory{newRig(t, lab, fmt.Sprintf("rule%d", i), 1)})
 		})
 	}
@@ -186,6 +196,23 @@ func (s *policyStory) portsAreClosed() {
 	s.t.Helper()
 	// Who connects directly gives up after 8 s, and an ssh after 10 s.
 	s.storeDoesNotAnswer("25", "does the tailnet policy let the coordinator reach port 22 of the builder?")
+}
+
+// nothingIsShared: builders use what the coordinator sends.
+func (s *policyStory) nothingIsShared() {
+	s.t.Helper()
+	s.Builders = []string{testbed.Builder(1), testbed.Builder(2)}
+	h := &hooked{rig: s.rig}
+	h.Env["NIX_BUILDERS_MAX_JOBS"] = "2"
+	h.rig.ready(shareEnv)
+	before := h.tailnetBytes(h.Coordinator)
+	h.sharedBy(h.build("passed-on.nix"), 2)
+	if n := h.tailnetBytes(h.Coordinator) - before; n < payload {
+		s.t.Errorf("the coordinator sent %d bytes of the %d that a builder needed and could have from nobody else", n, payload)
+	}
+	s.stop()
+	s.wantReleased()
+	s.leave()
 }
 
 // goesOverSSH: the builder is used all the same, and the log says why it costs more.

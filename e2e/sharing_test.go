@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,8 +13,11 @@ import (
 
 const shareEnv = "NIX_BUILDERS_SHARE_PATHS=true"
 
-// sent is how many bytes a host has sent to the tailnet.
-func (r *rig) sent(host string) int64 {
+// payload is how many bytes the builders share that build passed-on.nix.
+const payload = 40 << 20
+
+// tailnetBytes is how many bytes a host has sent to the tailnet.
+func (r *rig) tailnetBytes(host string) int64 {
 	r.t.Helper()
 	n, err := strconv.ParseInt(r.must(host, "cat", "/sys/class/net/tailscale0/statistics/tx_bytes"), 10, 64)
 	if err != nil {
@@ -33,14 +37,12 @@ func TestSharing(t *testing.T) {
 			h := &hooked{rig: newRig(t, lab, "share-"+suite, 3), suite: suite}
 			h.Env["NIX_BUILDERS_MAX_JOBS"] = "1"
 			h.rig.ready(shareEnv)
-			const megabyte = 1 << 20
-
-			before := h.rig.sent(h.Coordinator)
-			h.sharedBy(h.build("shared.nix"), 3)
-			if n := h.rig.sent(h.Coordinator) - before; n > 15*megabyte {
-				t.Errorf("the coordinator sent %d MB to three builders that could have 40 MB from each other", n/megabyte)
+			before := h.tailnetBytes(h.Coordinator)
+			h.sharedBy(h.build("passed-on.nix"), 3)
+			if n := h.tailnetBytes(h.Coordinator) - before; n > payload/3 {
+				t.Errorf("the coordinator sent %d bytes to builders that could have %d from each other", n, payload)
 			} else {
-				t.Logf("the coordinator sent %.1f MB", float64(n)/megabyte)
+				t.Logf("the coordinator sent %d bytes", n)
 			}
 
 			// Peers don't reach each other any more, and the coordinator reaches all.
@@ -48,14 +50,14 @@ func TestSharing(t *testing.T) {
 				for _, to := range h.Builders {
 					if from != to {
 						addr := h.must(to, "tailscale", "ip", "-4")
-						h.must(from, "ip", "route", "add", "blackhole", addr+"/32", "table", "52")
+						h.must(from, "ip", "route", "replace", "blackhole", addr+"/32", "table", "52")
 					}
 				}
 			}
-			before = h.rig.sent(h.Coordinator)
-			h.sharedBy(h.build("shared.nix"), 3)
-			if n := h.rig.sent(h.Coordinator) - before; n < 75*megabyte {
-				t.Errorf("the coordinator sent %d MB, though nobody else could", n/megabyte)
+			before = h.tailnetBytes(h.Coordinator)
+			h.sharedBy(h.build("passed-on.nix"), 3)
+			if n := h.tailnetBytes(h.Coordinator) - before; n < 2*payload {
+				t.Errorf("the coordinator sent %d bytes of the %d that two builders needed", n, 2*payload)
 			}
 			h.stop()
 			h.wantReleased()
@@ -63,14 +65,14 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// sharedBy wants a build of shared.nix to have used so many builders.
+// sharedBy wants a build of passed-on.nix to have used so many builders.
 func (h *hooked) sharedBy(p *fleet.Process, builders int) {
 	h.t.Helper()
 	hosts := map[string]bool{}
 	for line := range strings.Lines(h.text(p)) {
 		_, host, _ := strings.Cut(strings.TrimSpace(line), " bytes on ")
 		hosts[host] = true
-		if !strings.Contains(line, " of 41943040 bytes ") {
+		if !strings.Contains(line, fmt.Sprintf(" of %d bytes ", payload)) {
 			h.t.Errorf("a user has %q", line)
 		}
 	}

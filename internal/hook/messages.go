@@ -10,11 +10,12 @@ import (
 
 // Levels of Nix' messages, as many as are used here.
 const (
-	levelError  = 0
-	levelWarn   = 1
-	levelInfo   = 3
-	levelChatty = 5
-	levelDebug  = 6
+	levelError     = 0
+	levelWarn      = 1
+	levelInfo      = 3
+	levelTalkative = 4
+	levelChatty    = 5
+	levelDebug     = 6
 )
 
 // Types of Nix' results: those that come from the build itself.

@@ -55,6 +55,13 @@ func (h *hook) work(ctx context.Context) (Exit, error) {
 // the user were told; if not, reason says why it goes on elsewhere.
 func (h *hook) settle(ctx context.Context, a *attempt, code int, began time.Time, said []string) (exit Exit, over bool, reason string) {
 	finish := func(outcome string, code int) (Exit, bool, string) {
+		if outcome == scheduler.OutcomeBuilt {
+			// What went wrong was put right: a path that could not be fetched was copied.
+			for _, text := range a.errors {
+				h.out.say(levelTalkative, "%s", text)
+			}
+			a.held = nil
+		}
 		a.flush()
 		h.seat.tell(scheduler.Message{Op: scheduler.OpDone, Outcome: outcome, Reason: summary(a.cause())})
 		return Exit{Code: code}, true, ""

@@ -95,6 +95,7 @@ var advice = []struct{ phrase, look string }{
 // the port.
 var directAdvice = []struct{ phrase, look string }{
 	{"no answer within", "does the tailnet policy let the coordinator reach port %s of the builder?"},
+	{"i/o timeout", "does the tailnet policy let the coordinator reach port %s of the builder?"},
 	{"connection refused", "nobody serves port %s there; is the builder's agent still there?"},
 	{"the builder refuses", "what answers at port %s serves another coordinator, or nobody; is it this builder's agent?"},
 	{"daemon disconnected unexpectedly", "the program that the agent at port %s runs is not a nix-daemon that works; try it there with --stdio"},
