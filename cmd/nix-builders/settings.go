@@ -59,7 +59,7 @@ type coordinatorSettings struct {
 	Cordon            bool    `split_words:"true" default:"true" desc:"Whether a builder that is short of disk (10 % of /nix) or memory gets no new builds until it has room again, while others can build what it builds."`
 	Transport         choice  `split_words:"true" default:"auto" desc:"How Nix reaches the builders: direct (over the tailnet alone), ssh (over Tailscale SSH) or auto. auto: direct where the tailnet's policy allows it, else ssh."`
 	BuildHook         bool    `split_words:"true" default:"true" desc:"Whether builds are dispatched by the cluster's own build hook, which moves those of a builder that is lost to another, or by Nix's."`
-	SharePaths        bool    `split_words:"true" default:"false" desc:"Whether builders take what they need from each other, and the coordinator sends it once."`
+	SharePaths        bool    `split_words:"true" default:"true" desc:"Whether builders take what they need from each other, so that it leaves the coordinator once."`
 	GatherTimeout     seconds `split_words:"true" desc:"How long the coordinator waits for its builders (1 s to 7 h). Default: 60 s longer than a builder waits to be claimed, see NIX_BUILDERS_BUILDER_TIMEOUT."`
 	WebhookURL        string  `split_words:"true" desc:"Receiver of the cluster's events, sent as signed webhooks (Standard Webhooks)."`
 	WebhookSecret     secret  `split_words:"true" desc:"Secret that signs them, whsec_... Better: NIX_BUILDERS_WEBHOOK_SECRET_FILE."`

@@ -117,6 +117,9 @@ func (s *storeServer) serveWhile(ctx context.Context, log *slog.Logger, run func
 	err := run(ctx)
 	end()
 	server.Wait()
+	if told := s.sharing.told(); told != "" {
+		fmt.Fprintln(s.sharing.app.stdout, told)
+	}
 	return err
 }
 

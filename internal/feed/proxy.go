@@ -32,7 +32,8 @@ type ProxyConfig struct {
 	First time.Duration
 	// Stall is how long it may take for any other. If zero, 5 s.
 	Stall time.Duration
-	// Shun is how long a builder that failed is not asked. If zero, 30 s.
+	// Shun is how long a builder that failed is not asked; twice as long each time that it
+	// fails again, up to 64 times. If zero, 30 s.
 	Shun time.Duration
 	Log  *slog.Logger // if nil, nothing is logged
 }
@@ -47,9 +48,15 @@ type Proxy struct {
 	sessions atomic.Int64
 	fetched  atomic.Int64 // bytes
 
-	mu     sync.Mutex           // guards what follows
-	shuns  map[string]time.Time // peers by name: until when
-	active map[string]int       // fetches from a peer, by its name
+	mu     sync.Mutex      // guards what follows
+	shuns  map[string]shun // peers that failed, by name
+	active map[string]int  // fetches from a peer, by its name
+}
+
+// A shun is why a peer is not asked.
+type shun struct {
+	until time.Time
+	times int // that it failed, since it gave something
 }
 
 const perPeer = 16 // fetches from one builder at a time
@@ -65,7 +72,7 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 	cfg.Shun = cmp.Or(cfg.Shun, 30*time.Second)
 	return &Proxy{
 		cfg: cfg, log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)), listener: ln,
-		shuns: map[string]time.Time{}, active: map[string]int{},
+		shuns: map[string]shun{}, active: map[string]int{},
 	}, nil
 }
 
@@ -173,7 +180,7 @@ func (p *Proxy) willing(peers []Peer) (will []Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, peer := range peers {
-		if until, shunned := p.shuns[peer.Name]; shunned && time.Now().Before(until) {
+		if time.Now().Before(p.shuns[peer.Name].until) {
 			continue
 		}
 		will = append(will, peer)
@@ -200,7 +207,10 @@ func (p *Proxy) end(peer Peer, failed bool) {
 		delete(p.active, peer.Name)
 	}
 	if failed {
-		p.shuns[peer.Name] = time.Now().Add(p.cfg.Shun)
+		// Fetches that fail at the same time count once.
+		if s := p.shuns[peer.Name]; !time.Now().Before(s.until) {
+			p.shuns[peer.Name] = shun{time.Now().Add(p.cfg.Shun << min(s.times, 6)), s.times + 1}
+		}
 	} else {
 		delete(p.shuns, peer.Name)
 	}
