@@ -34,12 +34,13 @@ const (
 	maxString = 64 << 10
 	maxItems  = 64 << 10
 	maxEvents = 64 << 10 // of its log, in one answer
+	maxAnswer = 64 << 20 // all of it, in bytes
 )
 
 // A Conn is a connection to a daemon, for one call at a time.
 type Conn struct {
 	nc     net.Conn
-	r      *bufio.Reader
+	r      *io.LimitedReader // what is left of an answer
 	w      *bufio.Writer
 	minor  uint64
 	broken bool // it is not known what comes next
@@ -62,7 +63,7 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 // Greet begins the protocol on a connection to a daemon. The connection is the Conn's then,
 // unless there is an error.
 func Greet(ctx context.Context, nc net.Conn) (*Conn, error) {
-	c := &Conn{nc: nc, r: bufio.NewReader(nc), w: bufio.NewWriter(nc)}
+	c := &Conn{nc: nc, r: &io.LimitedReader{R: bufio.NewReader(nc)}, w: bufio.NewWriter(nc)}
 	if err := c.within(ctx, c.greet); err != nil {
 		return nil, fmt.Errorf("greet the Nix daemon: %w", err)
 	}
@@ -143,12 +144,10 @@ func (c *Conn) within(ctx context.Context, f func() error) error {
 	if c.broken {
 		return errBroken
 	}
-	deadline, _ := ctx.Deadline()
-	if err := c.nc.SetDeadline(deadline); err != nil {
-		c.broken = true
-		return err
-	}
-	// A deadline of the past ends what waits. The error would come again from what waits.
+	c.r.N = maxAnswer
+	// A deadline of the past ends what waits. It is not set before ctx ends: a timer of its own
+	// could be the first to fire, and nobody would know why yet. If it can't be set, the
+	// connection is closed, and nothing waits.
 	stop := context.AfterFunc(ctx, func() { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
 	err := f()
 	if !stop() {
@@ -158,6 +157,9 @@ func (c *Conn) within(ctx context.Context, f func() error) error {
 		c.broken = true
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if c.r.N <= 0 {
+			return fmt.Errorf("the daemon's answer is longer than %d bytes", maxAnswer)
 		}
 		if errors.Is(err, io.EOF) {
 			return io.ErrUnexpectedEOF

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/nix-community/go-nix/pkg/wire"
 )
@@ -148,5 +149,11 @@ func (c *Conn) count() (int, error) {
 var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func oneLine(message string) string {
-	return strings.Join(strings.Fields(colours.ReplaceAllString(message, "")), " ")
+	plain := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, colours.ReplaceAllString(message, ""))
+	return strings.Join(strings.Fields(plain), " ")
 }

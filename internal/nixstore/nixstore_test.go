@@ -6,11 +6,12 @@ import (
 	"errors"
 	"io"
 	"net"
-	"path/filepath"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nix-community/go-nix/pkg/wire"
@@ -178,69 +179,71 @@ func TestNonsense(t *testing.T) {
 }
 
 func TestSilence(t *testing.T) {
-	ours, daemon := net.Pipe()
-	defer daemon.Close()
-	defer ours.Close()
-	go func() { _, _ = io.Copy(io.Discard, daemon) }()
-	why := errors.New("lost patience")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, why)
-	defer cancel()
-	if _, err := nixstore.Greet(ctx, ours); !errors.Is(err, why) {
-		t.Errorf("got %v, want %v", err, why)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ours, daemon := net.Pipe()
+		defer daemon.Close()
+		defer ours.Close()
+		go func() { _, _ = io.Copy(io.Discard, daemon) }()
+		why := errors.New("lost patience")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, why)
+		defer cancel()
+		if _, err := nixstore.Greet(ctx, ours); !errors.Is(err, why) {
+			t.Errorf("got %v, want %v", err, why)
+		}
+	})
 }
 
-// A store goes on after its daemon was restarted, and many may ask at a time.
-func TestStore(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", socket)
+// An answer is bounded as a whole too, not only each of its parts.
+func TestEndlessAnswer(t *testing.T) {
+	reference := say(strings.Repeat("x", 60<<10))
+	begin := bytes.NewReader(slices.Concat(hello(35), say(last, 1, "", hash, 60<<10)))
+	c, err := nixstore.Greet(t.Context(), tape{Reader: io.MultiReader(begin, &loop{text: reference})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	var conns atomic.Int32
-	go func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			conns.Add(1)
-			go func() { _, _ = io.Copy(io.Discard, nc) }()
-			_, _ = nc.Write(bytes.Join([][]byte{hello(35), info(), say(last, 0)}, nil))
-			_ = nc.(*net.UnixConn).CloseWrite()
-		}
-	}()
-	s := &nixstore.Store{Socket: socket}
-	defer s.Close()
-	for i := range 3 {
-		if ok, err := s.Valid(t.Context(), path); !ok || err != nil {
-			t.Fatalf("%d: %v, %v", i, ok, err)
-		}
-		if ok, err := s.Valid(t.Context(), path); ok || err != nil {
-			t.Fatalf("%d: an invalid path is %v, %v", i, ok, err)
-		}
-	}
-	if n := conns.Load(); n != 3 {
-		t.Errorf("it connected %d times, want 3", n)
-	}
-	ln.Close()
-	if _, err := s.PathInfo(t.Context(), path); err == nil {
-		t.Error("nobody listens, and it has an answer")
+	if _, err := c.PathInfo(t.Context(), path); err == nil || !strings.Contains(err.Error(), "is longer than") {
+		t.Errorf("got %v", err)
 	}
 }
 
+// A loop says the same again and again.
+type loop struct {
+	text []byte
+	at   int
+}
+
+func (l *loop) Read(b []byte) (int, error) {
+	n := copy(b, l.text[l.at:])
+	l.at = (l.at + n) % len(l.text)
+	return n, nil
+}
+
+// Whatever is said for a daemon's greeting and its answers, no more is believed than can be, and
+// an error is a line that a person can read.
 func FuzzAnswer(f *testing.F) {
 	f.Add(info(path))
-	f.Add(say(fails, "Error", 0, "Error", "no", 0, 1, 0, "trace"))
+	f.Add(hello(38))
+	f.Add(say(last, 2, "out", path, "dev", ""))
+	f.Add(say(fails, "Error", 0, "Error", "no\x1b[2J", 0, 1, 0, "trace"))
 	f.Add(say(start, 7, 3, 101, "copying", 2, 0, 5, 1, "x", 0, told, 7, 105, 1, 0, 9, stop, 7, last, 0))
 	f.Fuzz(func(t *testing.T, script []byte) {
+		_, greeted := answer(t, script)
 		c, err := answer(t, hello(35), script)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := c.PathInfo(t.Context(), path); err == nil && (got.NarSize < 0 || !strings.HasPrefix(got.NarHash, "sha256:")) {
+		got, asked := c.PathInfo(t.Context(), path)
+		if asked == nil && (got.NarSize < 0 || !strings.HasPrefix(got.NarHash, "sha256:")) {
 			t.Errorf("believed %+v", got)
+		}
+		if c, err = answer(t, hello(35), script); err != nil {
+			t.Fatal(err)
+		}
+		_, mapped := c.Outputs(t.Context(), path)
+		for _, err := range []error{greeted, asked, mapped} {
+			if err != nil && strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("an error is %q", err)
+			}
 		}
 	})
 }

@@ -18,8 +18,8 @@ type Store struct {
 	Socket  string        // if empty, DefaultSocket
 	Timeout time.Duration // of a call that has its turn; if zero, 10 s
 
-	mu   sync.Mutex // guards conn, and whose turn it is
-	conn *Conn      // nil: none is open
+	once sync.Once  // makes turn
+	turn chan *Conn // who has taken from it has the turn, and gives back; nil: no connection is open
 }
 
 // PathInfo says what the store knows of a path, or [ErrInvalid].
@@ -50,48 +50,66 @@ func (s *Store) Outputs(ctx context.Context, drv string) (outputs map[string]str
 	return outputs, err
 }
 
-// Close ends the connection. The next call makes another.
+// Close ends the connection, after the call that has its turn. The next call makes another.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closeLocked()
-}
-
-func (s *Store) closeLocked() error {
-	if s.conn == nil {
+	c, err := s.take(context.Background()) // a call ends within Timeout
+	if err != nil {
+		return err
+	}
+	defer func() { s.turn <- nil }()
+	if c == nil {
 		return nil
 	}
-	err := s.conn.Close()
-	s.conn = nil
-	return err
+	return c.Close()
+}
+
+// take waits for a turn. The connection goes back to s.turn, or another, or nil.
+func (s *Store) take(ctx context.Context) (*Conn, error) {
+	s.once.Do(func() {
+		s.turn = make(chan *Conn, 1)
+		s.turn <- nil
+	})
+	// Who has given up gets no turn: he would break a connection that is good.
+	if ctx.Err() == nil {
+		select {
+		case c := <-s.turn:
+			return c, nil
+		case <-ctx.Done():
+		}
+	}
+	return nil, fmt.Errorf("wait for others to ask the Nix daemon: %w", context.Cause(ctx))
 }
 
 // call asks over the connection that is open, and once more over a new one if that is
 // broken: the daemon may have been restarted since.
 func (s *Store) call(ctx context.Context, f func(context.Context, *Conn) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	c, err := s.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { s.turn <- c }()
 	timeout := cmp.Or(s.Timeout, 10*time.Second)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
-	old := s.conn != nil
-	err := s.tryLocked(ctx, f)
-	if old && s.conn == nil && ctx.Err() == nil {
-		err = s.tryLocked(ctx, f)
+	old := c != nil
+	c, err = s.try(ctx, c, f)
+	if old && c == nil && ctx.Err() == nil {
+		c, err = s.try(ctx, nil, f)
 	}
 	return err
 }
 
-// tryLocked leaves no broken connection behind.
-func (s *Store) tryLocked(ctx context.Context, f func(context.Context, *Conn) error) (err error) {
-	if s.conn == nil {
-		if s.conn, err = Dial(ctx, cmp.Or(s.Socket, DefaultSocket)); err != nil {
-			return err
+// try asks over c, or over a new connection if it is nil, and returns it if it is good for more.
+func (s *Store) try(ctx context.Context, c *Conn, f func(context.Context, *Conn) error) (_ *Conn, err error) {
+	if c == nil {
+		if c, err = Dial(ctx, cmp.Or(s.Socket, DefaultSocket)); err != nil {
+			return nil, err
 		}
 	}
-	err = f(ctx, s.conn)
-	if s.conn.broken {
-		_ = s.closeLocked() // why it broke is in err
+	err = f(ctx, c)
+	if c.broken {
+		_ = c.Close() // why it broke is in err
+		return nil, err
 	}
-	return err
+	return c, err
 }
