@@ -57,6 +57,10 @@ var arrows = []arrow{
 		reason: "Nix waits for each hook: it starts quickly, and knows a scheduler, Nix' own hook and its machines file, nothing else",
 	},
 	{
+		from: "internal/nixstore", only: []string{"github.com/nix-community/go-nix/..."},
+		reason: "it speaks one protocol, whoever asks and for whatever",
+	},
+	{
 		from: "internal/apiclient", never: []string{"coordinator/...", "tailscale.com/..."},
 		reason: "the client is the contract's, not the server's",
 	},
