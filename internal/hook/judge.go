@@ -96,7 +96,8 @@ func wayClues() []clue {
 var logTail = regexp.MustCompile(`(?i)[;\n]\s*last \d+ log lines:`)
 
 // killedWords are what compilers, shells and tests say when somebody has killed one of theirs.
-var killedWords = regexp.MustCompile(`(?i)\bkilled\b|\bsignal 9\b|\bexit code 137\b|out of memory|cannot allocate memory`)
+var killedWords = regexp.MustCompile(`(?i)\b(killed|sigkill)\b|\bsignal:? 9\b|\b(code|error|status):? (137|-9)\b|\bExitFailure \(-9\)|` +
+	`out of memory|cannot allocate memory`)
 
 // diagnose tells from its text whose failure it is.
 func diagnose(text string) blame {
@@ -141,6 +142,9 @@ func judge(text string, condition scheduler.Condition, again bool) (final bool, 
 	case b == onMachine:
 		return false, summary(text)
 	case known && condition.OOMKills > 0 && (b == onKill || killedWords.MatchString(text)):
+		if condition.OOMKills == 1 {
+			return false, "it ran out of memory, and a process was killed"
+		}
 		return false, fmt.Sprintf("it ran out of memory, and %d processes were killed", condition.OOMKills)
 	case known && condition.DiskFull:
 		return false, "its disk was full"

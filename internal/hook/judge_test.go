@@ -16,6 +16,10 @@ const (
 	killed226   = on + "builder for '/nix/store/x-a.drv' failed due to signal 9 (Killed)"
 	killed234   = on + "Cannot build '/nix/store/x-a.drv'.\n       Reason: builder failed due to signal 9 (Killed).\n       Output paths:\n         /nix/store/y-a"
 	compiler    = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > g++: fatal error: Killed signal terminated program cc1plus"
+	cargo       = on + "builder for '/nix/store/x-a.drv' failed with exit code 101;\n       last 1 log lines:\n       >   process didn't exit successfully: `rustc --crate-name a` (signal: 9, SIGKILL: kill)"
+	ghc         = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > `ghc' failed in phase `C Compiler'. (Exit code: -9)"
+	recipe      = on + "builder for '/nix/store/x-a.drv' failed with exit code 2;\n       last 1 log lines:\n       > make: *** [Makefile:3: all] Error 137"
+	python      = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > subprocess.CalledProcessError: Command 'cc' died with <Signals.SIGKILL: 9>."
 	wrongHash   = on + "hash mismatch in fixed-output derivation '/nix/store/x-a.drv':\n  specified: sha256-A\n  got: sha256-B"
 	liar        = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 2 log lines:\n       > No space left on device\n       > Nix daemon disconnected unexpectedly"
 	noRoom226   = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > write error\n       For full logs, run:\n         nix log /nix/store/x-a.drv\nnote: build failure may have been caused by lack of free disk space"
@@ -36,6 +40,7 @@ const (
 func TestJudge(t *testing.T) {
 	unknown := scheduler.Condition{Unknown: "nobody here knows"}
 	oom := scheduler.Condition{OOMKills: 2}
+	one := scheduler.Condition{OOMKills: 1}
 	full := scheduler.Condition{DiskFull: true}
 	leaving := scheduler.Condition{Leaving: true}
 	for _, tc := range []struct {
@@ -57,6 +62,12 @@ func TestJudge(t *testing.T) {
 		{name: "killed there too", text: killed234, blame: "kill", condition: unknown, again: true, final: true},
 		{name: "killed for memory", text: killed234, blame: "kill", condition: oom, reason: "2 processes were killed"},
 		{name: "a compiler is killed for memory", text: compiler, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a process of rustc's is killed for memory", text: cargo, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a process of ghc's is killed for memory", text: ghc, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a recipe is killed for memory", text: recipe, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a child of Python's is killed for memory", text: python, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a single process is killed for memory", text: killed234, blame: "kill", condition: one, reason: "it ran out of memory, and a process was killed"},
+		{name: "a process of rustc's is killed", text: cargo, blame: "build", final: true},
 		{name: "a compiler is killed", text: compiler, blame: "build", final: true},
 		{name: "no output after a kill", text: noOutput, blame: "build", condition: leaving, reason: "it is about to leave"},
 		{name: "a hash is wrong, wherever", text: wrongHash, blame: "verdict", condition: full, final: true},
