@@ -86,7 +86,7 @@ func TestFailures(t *testing.T) {
 		"the same on two": {machines: []string{"odd", "odd", "builds"}, code: 1,
 			said: []string{"moves from", `"level":0,"msg":"\u001b`}},
 		"on each": {machines: []string{"drops", "drops", "drops", "drops", "builds"}, code: 1,
-			said: []string{"was begun on 4 builders and finished on none", `"level":0,"msg":"\u001b`}},
+			said: []string{"was begun 4 times and never finished", `"level":0,"msg":"\u001b`}},
 		"killed, and no wonder": {machines: []string{"is-killed", "builds"}, condition: &scheduler.Condition{OOMKills: 3}, code: 0,
 			said: []string{"it ran out of memory, and 3 processes were killed"}, unsaid: []string{`"level":0`}},
 		"killed by itself": {machines: []string{"is-killed", "builds"}, condition: &scheduler.Condition{}, code: 1,

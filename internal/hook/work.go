@@ -99,7 +99,7 @@ func (h *hook) settle(ctx context.Context, a *attempt, code int, began time.Time
 	}
 	if h.tries+1 >= maxTries {
 		a.flush()
-		h.out.say(levelError, "error: '%s' was begun on %d builders and finished on none; on %s, the last: %s",
+		h.out.say(levelError, "error: '%s' was begun %d times and never finished; the last time on %s: %s",
 			h.request.derivation, maxTries, a.machine, reason)
 		return finish(scheduler.OutcomeFailed, max(code, 1))
 	}
