@@ -23,8 +23,12 @@ type Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 // connectTime bounds the connecting to a builder, and its answer.
 const connectTime = 8 * time.Second
 
-// maxHead bounds what is read of an answer, a byte at a time.
-const maxHead = 4 << 10
+const (
+	// maxHead bounds what is read of an answer, a byte at a time.
+	maxHead = 4 << 10
+	// maxReport bounds what is read of a report: [maxKilled] events are half of it.
+	maxReport = 128 << 10
+)
 
 // ErrRefused is wrapped by the errors of builders that answer, and serve us nothing.
 var ErrRefused = errors.New("the builder refuses")
@@ -97,7 +101,8 @@ func Condition(ctx context.Context, dial Dial, addr string, since time.Time) (sc
 func askCondition(ctx context.Context, dial Dial, addr string, since time.Time) (scheduler.Condition, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	age := max(time.Since(since), 0).Milliseconds() + 1
+	// The question is on its way for so long at most.
+	age := max(time.Since(since), 0).Milliseconds() + connectTime.Milliseconds()
 	at := url.URL{Scheme: "http", Host: addr, Path: conditionsPath, RawQuery: ageParam + "=" + strconv.FormatInt(age, 10)}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
@@ -112,9 +117,9 @@ func askCondition(ctx context.Context, dial Dial, addr string, since time.Time) 
 	if res.StatusCode != http.StatusOK {
 		return scheduler.Condition{}, refused(res)
 	}
-	var c scheduler.Condition
-	if err := json.NewDecoder(io.LimitReader(res.Body, 16<<10)).Decode(&c); err != nil {
+	var answer report
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxReport)).Decode(&answer); err != nil {
 		return scheduler.Condition{}, fmt.Errorf("read its answer: %w", err)
 	}
-	return c, nil
+	return answer.since(time.Since(since)), nil
 }

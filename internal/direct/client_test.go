@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,6 +134,38 @@ func TestCondition(t *testing.T) {
 	broken = errors.New("nobody knows")
 	if got := condition(began); got.Unknown != "nobody knows" || got.OOMKills != 3 {
 		t.Errorf("when nobody can tell: %+v", got)
+	}
+}
+
+// A builder that is in trouble is slow to answer. What had befallen it before it was asked
+// counts all the same, and no more than that.
+func TestConditionOfASlowBuilder(t *testing.T) {
+	var kills atomic.Int64
+	r := serve(t, "exec cat", func(c *direct.Config) {
+		c.OOMKills = func() (int64, error) { return kills.Load(), nil }
+	})
+	const transit = 300 * time.Millisecond
+	slow := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		<-time.After(transit)
+		return dial(ctx, network, addr)
+	}
+	condition := func(dial direct.Dial, since time.Time) scheduler.Condition {
+		t.Helper()
+		c, err := direct.Condition(t.Context(), dial, r.addr, since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	condition(dial, time.Now()) // the first look
+	began := time.Now()
+	kills.Store(1)
+	condition(dial, began) // it is seen
+	if diff := cmp.Diff(scheduler.Condition{OOMKills: 1}, condition(slow, began)); diff != "" {
+		t.Errorf("asked slowly (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(scheduler.Condition{}, condition(slow, time.Now())); diff != "" {
+		t.Errorf("of a build that began later (-want +got):\n%s", diff)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 
 const (
 	conditionsPath = "/conditions"
-	// ageParam says how long ago the time is from which on a condition is asked for: clocks
-	// of hosts differ.
+	// ageParam says how long ago the time is from which on events are asked for: clocks of
+	// hosts differ.
 	ageParam = "age_milliseconds"
 
 	// watchEvery is how often the host is looked at while there are sessions.
@@ -83,17 +83,48 @@ func (w *witness) look(ctx context.Context) {
 	}
 }
 
-// since gives what befell the host since then.
-func (w *witness) since(t time.Time) scheduler.Condition {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c := scheduler.Condition{DiskFull: !w.full.IsZero() && !w.full.Before(t), Unknown: w.blind}
-	for _, k := range w.killed {
-		if !k.at.Before(t) {
-			c.OOMKills += k.n
+// A report is what befell a host, by when it did. A question is some time on its way, the
+// longer the worse the host is off: so who asks tells by their ages which events he means.
+type report struct {
+	Events  []event `json:"events,omitempty"`
+	Unknown string  `json:"unknown,omitempty"` // what nobody could see
+}
+
+// An event is one thing that befell a host.
+type event struct {
+	Age      int64 `json:"age_milliseconds"` // when it was reported
+	OOMKills int   `json:"oom_kills,omitempty"`
+	DiskFull bool  `json:"disk_full,omitempty"`
+	Leaving  bool  `json:"leaving,omitempty"`
+}
+
+// since is the condition that comes of the events that are not older.
+func (r report) since(age time.Duration) scheduler.Condition {
+	c := scheduler.Condition{Unknown: r.Unknown}
+	for _, e := range r.Events {
+		if e.Age <= age.Milliseconds() {
+			c.OOMKills += e.OOMKills
+			c.DiskFull = c.DiskFull || e.DiskFull
+			c.Leaving = c.Leaving || e.Leaving
 		}
 	}
 	return c
+}
+
+// report gives what befell the host within an age.
+func (w *witness) report(age time.Duration) report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := report{Unknown: w.blind}
+	for _, k := range w.killed {
+		if e := time.Since(k.at); e <= age {
+			r.Events = append(r.Events, event{Age: e.Milliseconds(), OOMKills: k.n})
+		}
+	}
+	if e := time.Since(w.full); !w.full.IsZero() && e <= age {
+		r.Events = append(r.Events, event{Age: e.Milliseconds(), DiskFull: true})
+	}
+	return r
 }
 
 // watch looks at the host each second while there are sessions, until ctx ends.
@@ -113,19 +144,25 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// conditions answers what befell the host since a time.
+// conditions answers what befell the host within an age.
 func (s *Server) conditions(w http.ResponseWriter, r *http.Request) {
-	age, err := strconv.ParseInt(r.URL.Query().Get(ageParam), 10, 64)
-	if err != nil || age < 0 || age > (30*24*time.Hour).Milliseconds() {
+	ms, err := strconv.ParseInt(r.URL.Query().Get(ageParam), 10, 64)
+	if err != nil || ms < 0 || ms > (30*24*time.Hour).Milliseconds() {
 		http.Error(w, ageParam+" is no number of milliseconds of a month at most", http.StatusBadRequest)
 		return
 	}
-	since := time.Now().Add(-time.Duration(age) * time.Millisecond)
+	age := time.Duration(ms) * time.Millisecond
 	s.witness.look(r.Context())
-	c := s.witness.since(since)
+	answer := s.witness.report(age)
 	s.mu.Lock()
-	c.Leaving = s.fenced != "" || !s.fencedAt.IsZero() && !s.fencedAt.Before(since)
+	e := time.Since(s.fencedAt)
+	switch {
+	case s.fenced != "":
+		answer.Events = append(answer.Events, event{Leaving: true})
+	case !s.fencedAt.IsZero() && e <= age:
+		answer.Events = append(answer.Events, event{Age: e.Milliseconds(), Leaving: true})
+	}
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(c) // who asked has gone
+	_ = json.NewEncoder(w).Encode(answer) // who asked has gone
 }
