@@ -2,6 +2,7 @@
 {
   tag,
   seconds ? "600",
+  megabytes ? "400",
   url ? "",
 }:
 let
@@ -23,6 +24,7 @@ let
       // more
     );
   whereItIs = "cat /lab/hostname > $out";
+  eat = "dd if=/dev/zero of=/dev/null bs=${megabytes}M count=1";
 in
 rec {
   plain = run "plain" whereItIs { };
@@ -34,7 +36,13 @@ rec {
   silent = run "silent" "echo quiet now; sleep ${seconds}; echo > $out" { };
   loud = run "loud" "for i in $(seq 1000); do echo line $i of ${tag}; done; ${whereItIs}" { };
   fails = run "fails" "echo the compiler is unhappy with line 42; sleep 1; exit 3" { };
-  killed = run "killed" "kill -9 $$" { };
+  # The builder itself is the first process of its sandbox, which nobody in there can kill.
+  killed = run "killed" "sh -c 'kill -9 $$'; ${whereItIs}" { };
+  # Need memory at once: in a process of theirs, in the builder itself, and in one whose end
+  # they make an error of their own.
+  hungry = run "hungry" "${eat}; ${whereItIs}" { };
+  hungryItself = run "hungry-itself" "${whereItIs}; exec ${eat}" { };
+  hungryCompiler = run "hungry-compiler" "${eat} || { echo the compiler has crashed; exit 1; }; ${whereItIs}" { };
   # Its output is known before it is built.
   fixed = run "fixed" "echo ${tag} > $out" {
     outputHashMode = "flat";
