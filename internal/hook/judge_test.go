@@ -18,6 +18,7 @@ const (
 	compiler    = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > g++: fatal error: Killed signal terminated program cc1plus"
 	cargo       = on + "builder for '/nix/store/x-a.drv' failed with exit code 101;\n       last 1 log lines:\n       >   process didn't exit successfully: `rustc --crate-name a` (signal: 9, SIGKILL: kill)"
 	ghc         = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > `ghc' failed in phase `C Compiler'. (Exit code: -9)"
+	cabal       = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > Setup: ExitFailure (-9)"
 	recipe      = on + "builder for '/nix/store/x-a.drv' failed with exit code 2;\n       last 1 log lines:\n       > make: *** [Makefile:3: all] Error 137"
 	python      = on + "builder for '/nix/store/x-a.drv' failed with exit code 1;\n       last 1 log lines:\n       > subprocess.CalledProcessError: Command 'cc' died with <Signals.SIGKILL: 9>."
 	wrongHash   = on + "hash mismatch in fixed-output derivation '/nix/store/x-a.drv':\n  specified: sha256-A\n  got: sha256-B"
@@ -64,6 +65,7 @@ func TestJudge(t *testing.T) {
 		{name: "a compiler is killed for memory", text: compiler, blame: "build", condition: oom, reason: "2 processes were killed"},
 		{name: "a process of rustc's is killed for memory", text: cargo, blame: "build", condition: oom, reason: "2 processes were killed"},
 		{name: "a process of ghc's is killed for memory", text: ghc, blame: "build", condition: oom, reason: "2 processes were killed"},
+		{name: "a process of cabal's is killed for memory", text: cabal, blame: "build", condition: oom, reason: "2 processes were killed"},
 		{name: "a recipe is killed for memory", text: recipe, blame: "build", condition: oom, reason: "2 processes were killed"},
 		{name: "a child of Python's is killed for memory", text: python, blame: "build", condition: oom, reason: "2 processes were killed"},
 		{name: "a single process is killed for memory", text: killed234, blame: "kill", condition: one, reason: "it ran out of memory, and a process was killed"},
