@@ -5,22 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"path"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/nix-community/go-nix/pkg/narinfo"
-	"github.com/nix-community/go-nix/pkg/narinfo/signature"
-	"github.com/nix-community/go-nix/pkg/nixhash"
 )
 
 // ProxyConfig is what a Proxy is made from.
@@ -38,6 +32,12 @@ type ProxyConfig struct {
 	Log  *slog.Logger // if nil, nothing is logged
 }
 
+// Bounds of a proxy, for what Nix waits for.
+const (
+	seekTime = 10 * time.Second // for a builder that gives a path, or has a turn for it
+	passTime = time.Minute      // for Nix to take a part of it
+)
+
 // A Proxy is a binary cache for this host's Nix, of what the other builders have. It answers
 // from what it knows; it asks others only for what Nix has decided to fetch. Make it with
 // [NewProxy].
@@ -45,21 +45,12 @@ type Proxy struct {
 	cfg      ProxyConfig
 	log      *slog.Logger
 	listener net.Listener
+	router   chi.Router
+	holders  *holders
 	sessions atomic.Int64
-	fetched  atomic.Int64 // bytes
-
-	mu     sync.Mutex      // guards what follows
-	shuns  map[string]shun // peers that failed, by name
-	active map[string]int  // fetches from a peer, by its name
+	taken    tally
+	missed   atomic.Int64
 }
-
-// A shun is why a peer is not asked.
-type shun struct {
-	until time.Time
-	times int // that it failed, since it gave something
-}
-
-const perPeer = 16 // fetches from one builder at a time
 
 // NewProxy makes a proxy that listens on the loopback.
 func NewProxy(cfg ProxyConfig) (*Proxy, error) {
@@ -69,11 +60,15 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 	}
 	cfg.First = cmp.Or(cfg.First, 2*time.Second)
 	cfg.Stall = cmp.Or(cfg.Stall, 5*time.Second)
-	cfg.Shun = cmp.Or(cfg.Shun, 30*time.Second)
-	return &Proxy{
+	p := &Proxy{
 		cfg: cfg, log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)), listener: ln,
-		shuns: map[string]shun{}, active: map[string]int{},
-	}, nil
+		router: chi.NewRouter(), holders: newHolders(cmp.Or(cfg.Shun, 30*time.Second)),
+	}
+	p.router.Get("/{session}/nix-cache-info", p.cacheInfo)
+	p.router.Get("/{session}/{file}", p.narinfo)
+	p.router.Head("/{session}/{file}", p.narinfo)
+	p.router.Get("/{session}"+narPrefix+"{file}", p.nar)
+	return p, nil
 }
 
 // Conf gives the lines of nix.conf that make one process of Nix ask the proxy, and believe
@@ -83,24 +78,24 @@ func (p *Proxy) Conf(key string) string {
 	return fmt.Sprintf("extra-substituters = http://%s/%d\nextra-trusted-public-keys = %s\n", p.listener.Addr(), p.sessions.Add(1), key)
 }
 
-// Fetched is how many bytes of paths came from other builders.
-func (p *Proxy) Fetched() int64 { return p.fetched.Load() }
+// ProxyStats counts what Nix asked a proxy for.
+type ProxyStats struct {
+	Taken  Count // from other builders, in whole
+	Missed int64 // paths that others were to have, and did not give
+}
+
+// Stats counts what Nix has asked for so far.
+func (p *Proxy) Stats() ProxyStats {
+	return ProxyStats{Taken: p.taken.count(), Missed: p.missed.Load()}
+}
 
 // Close ends a proxy that is not served.
 func (p *Proxy) Close() error { return p.listener.Close() }
 
 // Serve answers until ctx ends.
 func (p *Proxy) Serve(ctx context.Context) error {
-	r := chi.NewRouter()
-	r.Get("/{session}/nix-cache-info", func(w http.ResponseWriter, _ *http.Request) {
-		// Before the caches of the Internet, which are further away.
-		fmt.Fprint(w, "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n")
-	})
-	r.Get("/{session}/{file}", p.narinfo)
-	r.Head("/{session}/{file}", p.narinfo)
-	r.Get("/{session}/nar/{file}", p.nar)
 	server := &http.Server{
-		Handler: r, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: p, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
@@ -110,11 +105,19 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	return nil
 }
 
+// ServeHTTP answers one request of Nix.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.router.ServeHTTP(w, r) }
+
+func (p *Proxy) cacheInfo(w http.ResponseWriter, _ *http.Request) {
+	// Before the caches of the Internet, which are further away.
+	fmt.Fprintf(w, "StoreDir: %s\nWantMassQuery: 1\nPriority: 10\n", defaultDir)
+}
+
 // narinfo tells what is known of a path that another builder could give.
 func (p *Proxy) narinfo(w http.ResponseWriter, r *http.Request) {
 	hash, ok := strings.CutSuffix(chi.URLParam(r, "file"), ".narinfo")
 	path, peers, known := p.cfg.Follower.Lookup(hash)
-	if !ok || !known || len(p.willing(peers)) == 0 {
+	if !ok || !known || len(p.holders.willing(hash, peers)) == 0 {
 		http.NotFound(w, r)
 		return
 	}
@@ -124,139 +127,92 @@ func (p *Proxy) narinfo(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	text := info.String()
 	w.Header().Set("Content-Type", info.ContentType())
-	fmt.Fprint(w, info)
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	fmt.Fprint(w, text)
 }
 
-// narinfo is the path as a binary cache tells of it.
-func (p Path) narinfo(hash string) (*narinfo.NarInfo, error) {
-	narHash, err := nixhash.ParseAny(p.NarHash, nil)
-	if err != nil {
-		return nil, err
-	}
-	sig, err := signature.ParseSignature(p.Signature)
-	if err != nil {
-		return nil, err
-	}
-	info := &narinfo.NarInfo{
-		StorePath: p.Path, URL: "nar/" + hash + ".nar", Compression: "none",
-		NarHash: narHash, NarSize: uint64(p.NarSize), FileHash: narHash, FileSize: uint64(p.NarSize),
-		CA: p.CA, Signatures: []signature.Signature{sig},
-	}
-	if p.Deriver != "" {
-		info.Deriver = path.Base(p.Deriver)
-	}
-	for _, r := range p.References {
-		info.References = append(info.References, path.Base(r))
-	}
-	return info, info.Check()
-}
-
-// nar fetches a path from a builder that has it, and from the next one as long as Nix has
-// got nothing yet.
+// nar gives Nix a path that another builder has. Once Nix has got a part of it no other
+// builder can go on: the connection is cut, and Nix asks again or does without.
 func (p *Proxy) nar(w http.ResponseWriter, r *http.Request) {
-	hash, _ := strings.CutSuffix(chi.URLParam(r, "file"), ".nar")
-	path, peers, _ := p.cfg.Follower.Lookup(hash)
-	for _, peer := range p.willing(peers) {
-		if !p.begin(peer) {
+	hash, ok := strings.CutSuffix(chi.URLParam(r, "file"), narSuffix)
+	path, peers, known := p.cfg.Follower.Lookup(hash)
+	if !ok || !known {
+		http.NotFound(w, r)
+		return
+	}
+	f := p.begin(r.Context(), hash, path, peers)
+	if f == nil {
+		p.missed.Add(1)
+		http.NotFound(w, r)
+		return
+	}
+	defer p.holders.free(f.peer.Node)
+	defer f.close()
+	w.Header().Set("Content-Type", narType)
+	w.Header().Set("Content-Length", strconv.FormatInt(path.NarSize, 10))
+	out := newTaken(w, passTime)
+	if err := f.passTo(out); err != nil {
+		p.missed.Add(1)
+		p.blame(r.Context(), f.peer, hash, path, err)
+		panic(http.ErrAbortHandler) // Nix must not take it for whole
+	}
+	_ = out.whole() // else Nix has gone
+	p.holders.gave(f.peer.Node)
+	p.taken.add(path.NarSize)
+}
+
+// begin fetches a path from the first peer that gives some of it; nil if none does in time.
+// Who calls it frees the peer.
+func (p *Proxy) begin(ctx context.Context, hash string, path Path, peers []Peer) *fetch {
+	late := time.NewTimer(seekTime)
+	defer late.Stop()
+	for {
+		peer, wait := p.holders.take(hash, peers)
+		switch {
+		case peer != nil:
+			f, err := p.fetch(ctx, *peer, hash, path.NarSize)
+			if err == nil {
+				return f
+			}
+			p.holders.free(peer.Node)
+			p.blame(ctx, *peer, hash, path, err)
+			// It is not asked a second time, even if it is shunned no longer.
+			peers = slices.DeleteFunc(peers, func(other Peer) bool { return other.Node == peer.Node })
+		case wait == nil:
+			return nil
+		}
+		// A peer that was asked has cost time too. A nil channel is never ready.
+		select {
+		case <-late.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		default:
+		}
+		if peer != nil {
 			continue
 		}
-		n, err := p.fetch(r.Context(), w, peer, hash, path)
-		p.end(peer, err != nil && r.Context().Err() == nil)
-		p.fetched.Add(n)
-		if err == nil {
-			return
+		select {
+		case <-wait:
+		case <-late.C:
+			return nil
+		case <-ctx.Done():
+			return nil
 		}
-		p.log.Debug("a builder did not give a path", "peer", peer.Name, "path", path.Path, "bytes", n, "error", err)
-		if n > 0 || r.Context().Err() != nil {
-			panic(http.ErrAbortHandler) // Nix must not take it for whole
-		}
-	}
-	http.NotFound(w, r)
-}
-
-// willing are the peers that have not failed lately, in random order.
-func (p *Proxy) willing(peers []Peer) (will []Peer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, peer := range peers {
-		if time.Now().Before(p.shuns[peer.Name].until) {
-			continue
-		}
-		will = append(will, peer)
-	}
-	rand.Shuffle(len(will), func(i, j int) { will[i], will[j] = will[j], will[i] })
-	return will
-}
-
-// begin counts a fetch from a peer; false if there are enough.
-func (p *Proxy) begin(peer Peer) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.active[peer.Name] >= perPeer {
-		return false
-	}
-	p.active[peer.Name]++
-	return true
-}
-
-func (p *Proxy) end(peer Peer, failed bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.active[peer.Name]--; p.active[peer.Name] == 0 {
-		delete(p.active, peer.Name)
-	}
-	if failed {
-		// Fetches that fail at the same time count once.
-		if s := p.shuns[peer.Name]; !time.Now().Before(s.until) {
-			p.shuns[peer.Name] = shun{time.Now().Add(p.cfg.Shun << min(s.times, 6)), s.times + 1}
-		}
-	} else {
-		delete(p.shuns, peer.Name)
 	}
 }
 
-var errStalled = errors.New("nothing came for too long")
-
-// fetch passes a path on, and returns how many bytes of it.
-func (p *Proxy) fetch(ctx context.Context, w http.ResponseWriter, peer Peer, hash string, path Path) (int64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	alarm := time.AfterFunc(p.cfg.First, func() { cancel(errStalled) })
-	defer alarm.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+peer.Addr.String()+"/nar/"+hash+".nar", nil)
-	if err != nil {
-		return 0, err
+// blame remembers that a peer did not give a path, if it was the peer.
+func (p *Proxy) blame(ctx context.Context, peer Peer, hash string, path Path, err error) {
+	p.log.Debug("a builder did not give a path", "peer", peer.Name, "path", path.Path, "error", err)
+	_, nix := errors.AsType[*takerError](err)
+	switch {
+	case nix || ctx.Err() != nil: // Nix has gone, or does not take it
+	case errors.Is(err, errLacks):
+		p.holders.lacks(peer.Node, hash)
+	default:
+		p.holders.failed(peer.Node)
 	}
-	res, err := p.cfg.Transport.RoundTrip(req)
-	if err != nil {
-		return 0, cmp.Or(context.Cause(ctx), err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("it answers %s", res.Status)
-	}
-	// It is what the index says, or Nix will not have it; more than that nobody wants.
-	body := io.LimitReader(res.Body, path.NarSize)
-	buffer := make([]byte, 256<<10)
-	control := http.NewResponseController(w)
-	var sent int64
-	for sent < path.NarSize {
-		n, err := body.Read(buffer)
-		if n > 0 {
-			alarm.Reset(p.cfg.Stall)
-			if sent == 0 {
-				w.Header().Set("Content-Length", strconv.FormatInt(path.NarSize, 10))
-			}
-			_ = control.SetWriteDeadline(time.Now().Add(time.Minute)) // for Nix to take it
-			if _, err := w.Write(buffer[:n]); err != nil {
-				return sent + 1, fmt.Errorf("pass it on to Nix: %w", err)
-			}
-			sent += int64(n)
-		}
-		if err != nil && sent < path.NarSize {
-			return sent, fmt.Errorf("it ended after %d of %d bytes: %w", sent, path.NarSize, cmp.Or(context.Cause(ctx), err))
-		}
-	}
-	return sent, nil
 }

@@ -116,7 +116,7 @@ func (s *Server) find(ctx context.Context, hash string) (Path, error) {
 
 // send writes the path's NAR.
 func (s *Server) send(w http.ResponseWriter, p Path) error {
-	out := &taken{w: w, control: http.NewResponseController(w)}
+	out := newTaken(w, takeTime)
 	buffer := bufio.NewWriterSize(out, narBuffer)
 	if err := nar.DumpPath(buffer, filepath.Join(s.cfg.StoreDir, filepath.Base(p.Path))); err != nil {
 		return err
@@ -127,18 +127,27 @@ func (s *Server) send(w http.ResponseWriter, p Path) error {
 	if out.written != p.NarSize {
 		return fmt.Errorf("it has %d bytes here, not %d", out.written, p.NarSize)
 	}
-	return out.control.SetWriteDeadline(time.Time{}) // the connection serves others
+	return out.whole()
 }
 
 // taken is a response each part of which is to be taken within a bound.
 type taken struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	bound   time.Duration
 	written int64
 }
 
+func newTaken(w http.ResponseWriter, bound time.Duration) *taken {
+	return &taken{w: w, control: http.NewResponseController(w), bound: bound}
+}
+
+// whole says that there is no more to take. The connection goes on to serve other requests,
+// to which the bound of the last part would still apply.
+func (t *taken) whole() error { return t.control.SetWriteDeadline(time.Time{}) }
+
 func (t *taken) Write(b []byte) (int, error) {
-	if err := t.control.SetWriteDeadline(time.Now().Add(takeTime)); err != nil {
+	if err := t.control.SetWriteDeadline(time.Now().Add(t.bound)); err != nil {
 		return 0, err
 	}
 	n, err := t.w.Write(b)
