@@ -152,13 +152,11 @@ func (p *Proxy) nar(w http.ResponseWriter, r *http.Request) {
 	defer f.close()
 	w.Header().Set("Content-Type", narType)
 	w.Header().Set("Content-Length", strconv.FormatInt(path.NarSize, 10))
-	out := newTaken(w, passTime)
-	if err := f.passTo(out); err != nil {
+	if err := f.passTo(newTaken(w, passTime)); err != nil {
 		p.missed.Add(1)
 		p.blame(r.Context(), f.peer, hash, path, err)
 		panic(http.ErrAbortHandler) // Nix must not take it for whole
 	}
-	_ = out.whole() // else Nix has gone
 	p.holders.gave(f.peer.Node)
 	p.taken.add(path.NarSize)
 }

@@ -204,14 +204,15 @@ func TestProxyTakesTurns(t *testing.T) {
 func TestProxyDoesNotWaitForTurnsForEver(t *testing.T) {
 	m := stock(t, 10)
 	synctest.Test(t, func(t *testing.T) {
+		nar := "nar/" + hashOf(m.paths[0]) + ".nar"
 		nix := m.inMemory(t, part(m.paths[0].NarSize, 1, stalls), func(cfg *feed.ProxyConfig) { cfg.Stall = time.Hour })
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 16 {
-			go func() { nix.get(ctx, m.paths[0]) }()
+			go func() { nix.get(ctx, nar) }()
 		}
 		synctest.Wait()
 		began := time.Now()
-		res, err := nix.get(t.Context(), m.paths[0])
+		res, err := nix.get(t.Context(), nar)
 		if took := time.Since(began); err != nil || res.StatusCode != http.StatusNotFound || took > 11*time.Second {
 			t.Errorf("after %v: %v, %v", took, res, err)
 		}
@@ -225,9 +226,10 @@ func TestProxyDoesNotBlamePeersForNix(t *testing.T) {
 	m := stock(t, 1<<20)
 	honest := m.honest()
 	synctest.Test(t, func(t *testing.T) {
+		nar := "nar/" + hashOf(m.paths[0]) + ".nar"
 		nix := m.inMemory(t, honest)
 		for range 2 {
-			res, err := nix.get(t.Context(), m.paths[0])
+			res, err := nix.get(t.Context(), nar)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,14 +239,18 @@ func TestProxyDoesNotBlamePeersForNix(t *testing.T) {
 				t.Errorf("slow Nix gets %d bytes, %v", n, err)
 			}
 			time.Sleep(90 * time.Second)
+			if res, err = nix.get(t.Context(), hashOf(m.paths[0])+".narinfo"); err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("later: %v, %v", res, err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body) // the connection is free again
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		if _, err := nix.get(ctx, m.paths[0]); err != nil {
+		if _, err := nix.get(ctx, nar); err != nil {
 			t.Fatal(err)
 		}
 		cancel()
 		synctest.Wait()
-		if res, err := nix.get(t.Context(), m.paths[0]); err != nil || res.StatusCode != http.StatusOK {
+		if res, err := nix.get(t.Context(), nar); err != nil || res.StatusCode != http.StatusOK {
 			t.Errorf("after Nix went: %v, %v", res, err)
 		}
 		if n := nix.connections.Load(); n != 2 {
@@ -259,8 +265,8 @@ type nixInMemory struct {
 	connections atomic.Int32
 }
 
-func (n *nixInMemory) get(ctx context.Context, p feed.Path) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://proxy/1/nar/"+hashOf(p)+".nar", nil)
+func (n *nixInMemory) get(ctx context.Context, file string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://proxy/1/"+file, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +281,9 @@ func (m *market) inMemory(t *testing.T, h http.Handler, change ...func(*feed.Pro
 		server := &http.Server{Handler: h}
 		go func() { _ = server.Serve(l) }()
 		t.Cleanup(func() { server.Close() })
-		return func(ctx context.Context) (net.Conn, error) { return l.Dial(ctx, l.Addr().(*net.TCPAddr).AddrPort().Addr()) }
+		return func(ctx context.Context) (net.Conn, error) {
+			return l.Dial(ctx, l.Addr().(*net.TCPAddr).AddrPort().Addr())
+		}
 	}
 	transport := func(dial func(context.Context) (net.Conn, error)) *http.Transport {
 		tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}

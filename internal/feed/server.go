@@ -127,10 +127,11 @@ func (s *Server) send(w http.ResponseWriter, p Path) error {
 	if out.written != p.NarSize {
 		return fmt.Errorf("it has %d bytes here, not %d", out.written, p.NarSize)
 	}
-	return out.whole()
+	return nil
 }
 
-// taken is a response each part of which is to be taken within a bound.
+// taken is a response each part of which is to be taken within a bound. What comes later on
+// the connection is not bound by it: net/http sees to that.
 type taken struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -141,10 +142,6 @@ type taken struct {
 func newTaken(w http.ResponseWriter, bound time.Duration) *taken {
 	return &taken{w: w, control: http.NewResponseController(w), bound: bound}
 }
-
-// whole says that there is no more to take. The connection goes on to serve other requests,
-// to which the bound of the last part would still apply.
-func (t *taken) whole() error { return t.control.SetWriteDeadline(time.Time{}) }
 
 func (t *taken) Write(b []byte) (int, error) {
 	if err := t.control.SetWriteDeadline(time.Now().Add(t.bound)); err != nil {
