@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,6 +58,7 @@ func TestFeeding(t *testing.T) {
 type fed struct {
 	giver, taker *testbed.Host
 	key          signature.SecretKey
+	port         uint16 // of the last peer
 	needs        string // a path
 	closure      []feed.Path
 }
@@ -73,7 +75,7 @@ func newFed(t *testing.T, lab *testbed.Lab) *fed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fed{giver: lab.Host(testbed.Coordinator), taker: lab.Host(testbed.Builder(1)), key: key}
+	f := &fed{giver: lab.Host(testbed.Coordinator), taker: lab.Host(testbed.Builder(1)), key: key, port: 9000}
 	f.needs = output(t, f.giver, testbed.Root, "nix-build", "--no-out-link", "/opt/nix/fed.nix", "--argstr", "tag", uniqueTag())
 	paths := strings.Fields(output(t, f.giver, testbed.Root, "nix-store", "--query", "--requisites", f.needs))
 	f.closure = f.index(t, paths)
@@ -151,8 +153,9 @@ func (f *fed) start(t *testing.T, on *testbed.Host, page feed.Page, args ...stri
 func (f *fed) cache(t *testing.T, paths []feed.Path, peers ...string) (url string) {
 	t.Helper()
 	page := feed.Page{Cursor: 1}
-	for i, how := range peers {
-		addr := netip.AddrPortFrom(f.giver.IP(), uint16(9000+i))
+	for _, how := range peers {
+		f.port++
+		addr := netip.AddrPortFrom(f.giver.IP(), f.port)
 		if how == "unheard" { // nobody has this address
 			addr = netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 9000)
 		}
@@ -175,17 +178,16 @@ func (f *fed) publicKey() string { return f.key.ToPublicKey().String() }
 // forget lets the taker have nothing.
 func (f *fed) forget(t *testing.T) {
 	t.Helper()
-	for _, p := range f.closure { // what is there of it, users first
-		_ = f.taker.Run(within(t, patience), "nix-store", "--delete", "--ignore-liveness", p.Path)
-	}
-	if f.has(t) {
-		t.Fatal("the paths can't be deleted")
+	for _, p := range slices.Backward(f.closure) { // users first
+		if f.has(t, p.Path) {
+			output(t, f.taker, testbed.Root, "nix-store", "--delete", "--ignore-liveness", p.Path)
+		}
 	}
 }
 
-func (f *fed) has(t *testing.T) bool {
+func (f *fed) has(t *testing.T, path string) bool {
 	t.Helper()
-	return f.taker.Run(within(t, patience), "nix-store", "--check-validity", f.needs) == nil
+	return f.taker.Run(within(t, patience), "nix-store", "--check-validity", path) == nil
 }
 
 // realise has the taker's Nix get the path from the cache, or not.
@@ -214,7 +216,7 @@ func (f *fed) copied(t *testing.T, url string) {
 	began := time.Now()
 	out, err := cmd.Output()
 	t.Logf("nix copy took %.1f s: %v\n%s", time.Since(began).Seconds(), err, out)
-	if err != nil || !f.has(t) {
+	if err != nil || !f.has(t, f.needs) {
 		t.Errorf("the coordinator could not copy the path: %v", err)
 	}
 }
@@ -223,7 +225,7 @@ func (f *fed) tell(t *testing.T, takes bool, peers ...string) {
 	f.forget(t)
 	url := f.cache(t, f.closure, peers...)
 	_, ok := f.realise(t, url)
-	if ok != takes || f.has(t) != takes {
+	if ok != takes || f.has(t, f.needs) != takes {
 		t.Errorf("Nix got the path: %v, want %v", ok, takes)
 	}
 	f.forget(t)
@@ -244,7 +246,7 @@ func (f *fed) signedByAnother(t *testing.T) {
 		paths[i] = p.Path
 	}
 	url := f.cache(t, forged.index(t, paths), "honest")
-	if says, ok := f.realise(t, url); ok || f.has(t) || !strings.Contains(says, "signature") {
+	if says, ok := f.realise(t, url); ok || f.has(t, f.needs) || !strings.Contains(says, "signature") {
 		t.Error("Nix believes what another key has signed")
 	}
 	f.copied(t, url)

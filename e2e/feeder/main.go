@@ -5,11 +5,12 @@
 //	feeder take KEY        be a cache for this host's Nix
 //
 // It prints a line when it is there: take prints the cache's URL. HOW is one of honest, lying
-// (other bytes), half (of each path, and the end), silent (after that half) and mute (from the
-// beginning).
+// (a byte is another), half (of each path, and the end), silent (after that half) and mute
+// (from the beginning).
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nix-community/go-nix/pkg/nar"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/feed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nixstore"
@@ -75,41 +78,48 @@ func (f *feeder) fetch(page feed.Page) func(context.Context, int64, time.Duratio
 }
 
 func (f *feeder) give(how, addr string) error {
-	bad, known := map[string]func(*http.Request){
-		"honest": nil,
-		"lying":  nil,
-		"mute":   stall,
-		"half":   func(*http.Request) { panic(http.ErrAbortHandler) },
-		"silent": stall,
-	}[how]
-	if !known {
-		return fmt.Errorf("nobody gives paths in the way %q", how)
+	server := feed.NewServer(feed.ServerConfig{Follower: f.follower, Valid: new(nixstore.Store).Valid, Log: f.log})
+	handlers := map[string]http.Handler{
+		"honest": server,
+		"lying":  f.bad(func(n int64) int64 { return n }, func(*http.Request) {}),
+		"half":   f.bad(func(n int64) int64 { return n / 2 }, func(*http.Request) { panic(http.ErrAbortHandler) }),
+		"silent": f.bad(func(n int64) int64 { return n / 2 }, stall),
+		"mute":   f.bad(func(int64) int64 { return 0 }, stall),
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/nar/", func(w http.ResponseWriter, r *http.Request) {
-		p, _ := f.follower.Known(strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/nar/"), ".nar"))
-		w.Header().Set("Content-Length", strconv.FormatInt(p.NarSize, 10))
-		sent := map[string]int64{"lying": p.NarSize, "half": p.NarSize / 2, "silent": p.NarSize / 2}[how]
-		_, _ = w.Write(make([]byte, sent))
-		_ = http.NewResponseController(w).Flush()
-		if bad != nil {
-			bad(r)
-		}
-	})
-	if how == "honest" {
-		mux = http.NewServeMux()
-		mux.Handle("/nar/", feed.NewServer(feed.ServerConfig{Follower: f.follower, Valid: new(nixstore.Store).Valid, Log: f.log}))
+	if handlers[how] == nil {
+		return fmt.Errorf("nobody gives paths in the way %q", how)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
 	fmt.Println("giving")
+	mux := http.NewServeMux()
+	mux.Handle("/nar/", handlers[how])
 	return http.Serve(l, mux)
 }
 
 // stall waits for the other end to go.
 func stall(r *http.Request) { <-r.Context().Done() }
+
+// bad gives a part of a path, with a wrong byte in the middle of it, and then does what then says.
+func (f *feeder) bad(part func(size int64) int64, then func(*http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, _ := f.follower.Known(strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/nar/"), ".nar"))
+		w.Header().Set("Content-Length", strconv.FormatInt(p.NarSize, 10))
+		var whole bytes.Buffer
+		if err := nar.DumpPath(&whole, p.Path); err != nil {
+			panic(err)
+		}
+		sent := whole.Bytes()[:part(p.NarSize)]
+		if len(sent) > 0 {
+			sent[len(sent)/2] ^= 1
+		}
+		_, _ = w.Write(sent)
+		_ = http.NewResponseController(w).Flush()
+		then(r)
+	})
+}
 
 func (f *feeder) take(ctx context.Context, key string) error {
 	p, err := feed.NewProxy(feed.ProxyConfig{Follower: f.follower, Transport: &http.Transport{}, Log: f.log})
