@@ -156,14 +156,22 @@ func TestFollowerIsBounded(t *testing.T) {
 			}
 			pages = append(pages, page)
 		}
-		f, end := follow(t, &script{pages: pages})
+		s := &script{pages: pages}
+		f, end := follow(t, s)
 		defer end()
 		time.Sleep(time.Second)
 		synctest.Wait()
+		if at := s.asked[401]; at > 0 {
+			t.Errorf("full pages are fetched within %v, want at once", at)
+		}
 		_, first := numbered(0)
 		_, last := numbered(401*each - 1)
 		if _, ok := f.Known(first); !ok {
 			t.Error("the first path is not known")
+		}
+		_, fits := numbered(99_999)
+		if _, ok := f.Known(fits); !ok {
+			t.Error("it has no room for 100,000")
 		}
 		if _, ok := f.Known(last); ok {
 			t.Error("it knows more than it has room for")

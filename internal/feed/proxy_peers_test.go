@@ -2,20 +2,15 @@ package feed_test
 
 import (
 	"bytes"
-	"context"
-	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/feed"
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/pipenet"
 )
 
 // part answers with so many bytes of a NAR of this size, and then does what then says.
@@ -198,114 +193,4 @@ func TestProxyTakesTurns(t *testing.T) {
 	if n := most.Load(); n > 2*16 {
 		t.Errorf("%d were fetched at a time", n)
 	}
-}
-
-// A crowd that peers have no turn for in time does without. In fake time.
-func TestProxyDoesNotWaitForTurnsForEver(t *testing.T) {
-	m := stock(t, 10)
-	synctest.Test(t, func(t *testing.T) {
-		nar := "nar/" + hashOf(m.paths[0]) + ".nar"
-		nix := m.inMemory(t, part(m.paths[0].NarSize, 1, stalls), func(cfg *feed.ProxyConfig) { cfg.Stall = time.Hour })
-		ctx, cancel := context.WithCancel(t.Context())
-		for range 16 {
-			go func() { nix.get(ctx, nar) }()
-		}
-		synctest.Wait()
-		began := time.Now()
-		res, err := nix.get(t.Context(), nar)
-		if took := time.Since(began); err != nil || res.StatusCode != http.StatusNotFound || took > 11*time.Second {
-			t.Errorf("after %v: %v, %v", took, res, err)
-		}
-		cancel()
-	})
-}
-
-// Nix that takes its time, or goes, is no fault of the peer's; and the time that it had for
-// one path is not counted when it asks for another over the same connection.
-func TestProxyDoesNotBlamePeersForNix(t *testing.T) {
-	m := stock(t, 1<<20)
-	honest := m.honest()
-	synctest.Test(t, func(t *testing.T) {
-		nar := "nar/" + hashOf(m.paths[0]) + ".nar"
-		nix := m.inMemory(t, honest)
-		for range 2 {
-			res, err := nix.get(t.Context(), nar)
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(20 * time.Second)
-			n, err := io.Copy(io.Discard, res.Body)
-			if n != m.paths[0].NarSize || err != nil {
-				t.Errorf("slow Nix gets %d bytes, %v", n, err)
-			}
-			time.Sleep(90 * time.Second)
-			if res, err = nix.get(t.Context(), hashOf(m.paths[0])+".narinfo"); err != nil || res.StatusCode != http.StatusOK {
-				t.Fatalf("later: %v, %v", res, err)
-			}
-			_, _ = io.Copy(io.Discard, res.Body) // the connection is free again
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		if _, err := nix.get(ctx, nar); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-		synctest.Wait()
-		if res, err := nix.get(t.Context(), nar); err != nil || res.StatusCode != http.StatusOK {
-			t.Errorf("after Nix went: %v, %v", res, err)
-		}
-		if n := nix.connections.Load(); n != 2 {
-			t.Errorf("Nix used %d connections, want the first and one more after it went", n)
-		}
-	})
-}
-
-// A nixInMemory asks a proxy for paths, in fake time.
-type nixInMemory struct {
-	http.Client
-	connections atomic.Int32
-}
-
-func (n *nixInMemory) get(ctx context.Context, file string) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://proxy/1/"+file, nil)
-	if err != nil {
-		return nil, err
-	}
-	return n.Do(r)
-}
-
-// inMemory starts a proxy and its one peer in a bubble.
-func (m *market) inMemory(t *testing.T, h http.Handler, change ...func(*feed.ProxyConfig)) *nixInMemory {
-	t.Helper()
-	serve := func(addr string, h http.Handler) (dial func(context.Context) (net.Conn, error)) {
-		l := pipenet.Listen(addr)
-		server := &http.Server{Handler: h}
-		go func() { _ = server.Serve(l) }()
-		t.Cleanup(func() { server.Close() })
-		return func(ctx context.Context) (net.Conn, error) {
-			return l.Dial(ctx, l.Addr().(*net.TCPAddr).AddrPort().Addr())
-		}
-	}
-	transport := func(dial func(context.Context) (net.Conn, error)) *http.Transport {
-		tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-		t.Cleanup(tr.CloseIdleConnections)
-		return tr
-	}
-	m.at("b2", "100.64.0.2:8379")
-	m.paths[0].Holders = []string{"b2"}
-	cfg := feed.ProxyConfig{Follower: knowing(t, m.peers, m.paths...), Transport: transport(serve("100.64.0.2:8379", h))}
-	for _, c := range change {
-		c(&cfg)
-	}
-	proxy, err := feed.NewProxy(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { proxy.Close() })
-	nix := new(nixInMemory)
-	dial := serve("127.0.0.1:80", proxy)
-	nix.Transport = transport(func(ctx context.Context) (net.Conn, error) {
-		nix.connections.Add(1)
-		return dial(ctx)
-	})
-	return nix
 }
