@@ -164,42 +164,30 @@ func (p *Proxy) nar(w http.ResponseWriter, r *http.Request) {
 // begin fetches a path from the first peer that gives some of it; nil if none does in time.
 // Who calls it frees the peer.
 func (p *Proxy) begin(ctx context.Context, hash string, path Path, peers []Peer) *fetch {
-	late := time.NewTimer(seekTime)
-	defer late.Stop()
-	for {
+	seeking, end := context.WithTimeout(ctx, seekTime)
+	defer end()
+	for seeking.Err() == nil {
 		peer, wait := p.holders.take(hash, peers)
-		switch {
-		case peer != nil:
-			f, err := p.fetch(ctx, *peer, hash, path.NarSize)
-			if err == nil {
-				return f
+		if peer == nil && wait == nil {
+			return nil
+		}
+		if peer == nil {
+			select {
+			case <-wait:
+			case <-seeking.Done():
 			}
-			p.holders.free(peer.Node)
-			p.blame(ctx, *peer, hash, path, err)
-			// It is not asked a second time, even if it is shunned no longer.
-			peers = slices.DeleteFunc(peers, func(other Peer) bool { return other.Node == peer.Node })
-		case wait == nil:
-			return nil
-		}
-		// A peer that was asked has cost time too. A nil channel is never ready.
-		select {
-		case <-late.C:
-			return nil
-		case <-ctx.Done():
-			return nil
-		default:
-		}
-		if peer != nil {
 			continue
 		}
-		select {
-		case <-wait:
-		case <-late.C:
-			return nil
-		case <-ctx.Done():
-			return nil
+		f, err := p.fetch(ctx, *peer, hash, path.NarSize)
+		if err == nil {
+			return f
 		}
+		p.holders.free(peer.Node)
+		p.blame(ctx, *peer, hash, path, err)
+		// It is not asked a second time, even if it is shunned no longer.
+		peers = slices.DeleteFunc(peers, func(other Peer) bool { return other.Node == peer.Node })
 	}
+	return nil
 }
 
 // blame remembers that a peer did not give a path, if it was the peer.
