@@ -24,8 +24,8 @@ const (
 )
 
 // Who reaches whom, and where, with the policy as it is and with each grant taken away: each
-// opens one door, and nothing else does.
-func TestPolicyOpensTwoDoorsAndNoMore(t *testing.T) {
+// opens its doors, and nothing else does.
+func TestPolicyOpensItsDoorsAndNoMore(t *testing.T) {
 	policy, err := fleet.Policy()
 	if err != nil {
 		t.Fatal(err)
@@ -33,17 +33,22 @@ func TestPolicyOpensTwoDoorsAndNoMore(t *testing.T) {
 	const (
 		checkIn  = "builder-1 to coordinator:8378"
 		checkIn2 = "builder-2 to coordinator:8378"
-		store    = "coordinator to builder-1:22"
-		store2   = "coordinator to builder-2:22"
+		ssh      = "coordinator to builder-1:22"
+		ssh2     = "coordinator to builder-2:22"
+		store    = "coordinator to builder-1:8379"
+		store2   = "coordinator to builder-2:8379"
+		peer     = "builder-1 to builder-2:8379"
+		peer2    = "builder-2 to builder-1:8379"
 	)
 	for _, tt := range []struct {
 		name    string
 		without int // the grant to take away; -1: none
 		want    []string
 	}{
-		{"the policy", -1, []string{checkIn, checkIn2, store, store2}},
-		{"without the grant to the API", 0, []string{store, store2}},
-		{"without the grant to SSH", 1, []string{checkIn, checkIn2}},
+		{"the policy", -1, []string{peer, checkIn, peer2, checkIn2, ssh, store, ssh2, store2}},
+		{"without the grant to the API", 0, []string{peer, peer2, ssh, store, ssh2, store2}},
+		{"without the grant to the stores", 1, []string{peer, checkIn, peer2, checkIn2}},
+		{"without the grant among builders", 2, []string{checkIn, checkIn2, ssh, store, ssh2, store2}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -185,7 +190,8 @@ func TestPolicyNamesNobodyElse(t *testing.T) {
 		},
 		Grants: []control.Grant{
 			{Src: []string{tagBuilder}, Dst: []string{tagCoordinator}, IP: []string{"tcp:8378"}},
-			{Src: []string{tagCoordinator}, Dst: []string{tagBuilder}, IP: []string{"tcp:22"}},
+			{Src: []string{tagCoordinator}, Dst: []string{tagBuilder}, IP: []string{"tcp:8379", "tcp:22"}},
+			{Src: []string{tagBuilder}, Dst: []string{tagBuilder}, IP: []string{"tcp:8379"}},
 		},
 		SSH: []control.SSHRule{{Src: []string{tagCoordinator}, Dst: []string{tagBuilder}, Users: []string{"root"}, Action: "accept"}},
 	}
@@ -210,7 +216,7 @@ func TestPolicyCanLetPeopleIn(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, b.String())
 	}
-	if len(policy.Grants) != 3 || len(policy.Grants[2].App) != 1 {
+	if len(policy.Grants) != 4 || len(policy.Grants[3].App) != 1 {
 		t.Errorf("the grant for people is not in it:\n%s", b.String())
 	}
 }
