@@ -149,7 +149,7 @@ func (s *sharing) run(ctx context.Context) error {
 // told is what a person is told of what came from other builders.
 func (s *sharing) told() string {
 	if n := s.proxy.Stats().Taken.Bytes; n > 0 {
-		return fmt.Sprintf("took %s of inputs from other builders", size(n))
+		return fmt.Sprintf("took %d MB of inputs from other builders", (n+999_999)/1_000_000)
 	}
 	return ""
 }
