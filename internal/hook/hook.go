@@ -243,7 +243,13 @@ func (h *hook) accepted(ctx context.Context, client *scheduler.Client) (Exit, er
 		}
 		return Exit{}, err
 	}
-	return h.work(ctx)
+	ctx, done := h.whileNixReads(ctx)
+	defer done()
+	exit, err := h.work(ctx)
+	if errors.Is(err, errNixGone) {
+		return Exit{Code: 1}, nil // as above
+	}
+	return exit, err
 }
 
 // resume is what a scheduler is told that knows nothing of this build.

@@ -131,7 +131,8 @@ type nix struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	lines  *bufio.Reader // of its standard error
+	stderr *os.File      // its standard error
+	lines  *bufio.Reader // of that
 	said   bytes.Buffer  // what was read of it
 	log    *os.File      // what 4 leads to
 	exited bool
@@ -160,7 +161,7 @@ func start(t *testing.T, socket string, env ...string) *nix {
 		t.Fatal(err)
 	}
 	n.cmd.Stderr = w
-	n.lines = bufio.NewReader(stderr)
+	n.stderr, n.lines = stderr, bufio.NewReader(stderr)
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
