@@ -130,7 +130,7 @@ func (s *Server) Handle(pattern string, allow func(Caller) error, h http.Handler
 // the server for good and returns when all that it has started is gone.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	hs := &http.Server{
-		Handler:           s.router,
+		Handler:           noBody(s.router),
 		ReadHeaderTimeout: s.limits.Head,
 		IdleTimeout:       s.limits.Idle,
 		MaxHeaderBytes:    16 << 10,
@@ -167,6 +167,19 @@ func (s *Server) count(conn net.Conn, state http.ConnState) {
 	case http.StateHijacked, http.StateClosed:
 		s.conns.Add(-1)
 	}
+}
+
+// noBody refuses requests that bring something. Nobody here wants it, and the server would
+// wait for it before it answers, for as long as the caller likes.
+func noBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // or the connection is closed already
+		http.Error(w, "a request has nothing to bring", http.StatusBadRequest)
+	})
 }
 
 // Claim opens the store to the coordinator at this address, and to nobody else. It ends a

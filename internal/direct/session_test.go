@@ -299,7 +299,11 @@ func TestRequestsThatAreNone(t *testing.T) {
 // Who does not say what he wants is not waited for.
 func TestRequestsThatDoNotEnd(t *testing.T) {
 	r := serve(t, "exec cat", func(c *direct.Config) { c.Limits.Head = 100 * time.Millisecond })
-	for _, sent := range []string{"", "GET /store HT", "GET /store HTTP/1.1\r\nHost: x\r\n"} {
+	for _, sent := range []string{
+		"", "GET /store HT", "GET /store HTTP/1.1\r\nHost: x\r\n",
+		"GET /store HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+		"GET /conditions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5",
+	} {
 		raw(t, r.addr, sent)
 	}
 }
