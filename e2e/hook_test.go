@@ -95,7 +95,7 @@ var hookStories = []struct {
 		h.says(p, "> line 1 of ", "> line 1000 of ")
 		log := h.must(h.Coordinator, "nix", "log", h.built(p))
 		if n := strings.Count(log, "\n") + 1; n != 1000 {
-			h.t.Errorf("nix log has %d lines, want 1000", n)
+			h.t.Errorf("nix log has %d lines, want 1000:\n%.300s\n...%s", n, log, log[max(0, len(log)-300):])
 		}
 	}},
 	{"a build that fails", func(h *hooked) {

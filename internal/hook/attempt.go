@@ -188,7 +188,7 @@ func (a *attempt) line(c *child, l line) (answer string) {
 		a.h.out.relay(l.text)
 	default:
 		a.follows(m)
-		a.h.out.relay(a.rename(l.text))
+		a.h.out.relay(m.unlogged(a.rename(l.text)))
 	}
 	return ""
 }

@@ -33,6 +33,8 @@ func TestBuild(t *testing.T) {
 		"copying path '/nix/store/y-a' from 'b1'",
 		// What a build says is its own.
 		`"fields":["from ssh-ng://b1.example?builds"]`,
+		// Nix would take 101 to be a line of the build's log.
+		`"text":"downloading 'http://peer'","type":0}`,
 	}, "moves", "after waiting")
 	r.wantBuilt("b1")
 	if word, err := bufio.NewReader(n.log).ReadString('\n'); word != "a word of ssh\n" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 )
 
 // Levels of Nix' messages, as many as are used here.
@@ -23,6 +24,10 @@ const (
 	resultLogLine  = 101
 	resultSetPhase = 104
 )
+
+// activityTransfer is the type of the activity of fetching a file. It has the number of
+// resultLogLine, and Nix does not tell one from the other when it writes a build's log.
+const activityTransfer = 101
 
 // messagePrefix begins each line that is a message in JSON.
 const messagePrefix = "@nix "
@@ -42,6 +47,8 @@ type message struct {
 var (
 	resultBegin = []byte(messagePrefix + `{"action":"result",`)
 	logLineEnd  = fmt.Appendf(nil, `"type":%d}`, resultLogLine)
+	transferEnd = fmt.Appendf(nil, `"type":%d}`+"\n", activityTransfer)
+	unknownEnd  = []byte(`"type":0}` + "\n")
 	setPhaseEnd = fmt.Appendf(nil, `"type":%d}`, resultSetPhase)
 )
 
@@ -63,6 +70,16 @@ func parseMessage(line []byte) (m message, ok bool) {
 		return message{}, false
 	}
 	return m, true
+}
+
+// unlogged is the line of a message that Nix keeps out of the build's log. Else there would
+// stand in it from where a builder fetched its inputs, which differs from build to build.
+func (m message) unlogged(line []byte) []byte {
+	text, ends := bytes.CutSuffix(line, transferEnd)
+	if m.Action != "start" || m.Type != activityTransfer || !ends {
+		return line
+	}
+	return slices.Concat(text, unknownEnd)
 }
 
 // fromBuild tells a sign of life of the build itself.

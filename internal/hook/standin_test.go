@@ -65,6 +65,8 @@ func standIn() int {
 	switch manner {
 	case "builds", "postpones-once":
 		fmt.Fprintln(os.NewFile(4, "4"), "a word of ssh")
+		say(`{"action":"start","fields":["http://peer"],"id":10,"level":4,"parent":0,"text":"downloading 'http://peer'","type":101}`)
+		say(`{"action":"stop","id":10}`)
 		say(`{"action":"start","id":9,"level":4,"text":"copying outputs from '` + uri + `'"}`)
 		host, _, _ := strings.Cut(uri, "?")
 		say(`{"action":"msg","level":3,"msg":"copying path '/nix/store/y-a' from '` + host + `'"}`)
