@@ -58,7 +58,7 @@ post: ## test the action's teardown with the test runner of node; CI runs it thr
 e2e: ## run the tests on real hosts, and the demo (Linux and root; else they say that they are skipped)
 	if $(HAVE_ROOT); then $(MAKE) prepare; fi
 	$(ROOT) $(GO) test -race -run '^$$' $(E2E) >/dev/null # builds them, side by side
-	$(ROOT) $(GO) test -race -p 1 -timeout 30m $(E2E)
+	$(ROOT) $(GO) test -race -p 1 -parallel 4 -timeout 30m $(E2E) # most of them wait
 	if $(HAVE_ROOT); then $(MAKE) demo; else echo "demo: skipped, it needs Linux and root"; fi
 
 # What goes wrong in the random part depends on SEED alone, which the report names.

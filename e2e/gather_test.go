@@ -10,6 +10,7 @@ import (
 
 // Builders that don't come cost a bounded wait, and the step says which and why.
 func TestGather(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 	b1, b2 := testbed.Builder(1), testbed.Builder(2)
 

@@ -17,6 +17,7 @@ const nowhere = "NIX_BUILDERS_LOGIN_SERVER=http://10.77.0.250:1"
 // Whatever becomes of a joining in the background, the step that needs it says so at once,
 // and leave ends it.
 func TestJoining(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	pristine := newRig(t, lab, "pristine", 0).files(b1)

@@ -92,6 +92,7 @@ func TestTailscaledThatRuns(t *testing.T) {
 
 // What can't work says why, and what to do, before anything is changed.
 func TestUnfitHosts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	h := lab.Host(b1)

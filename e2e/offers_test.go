@@ -15,6 +15,7 @@ import (
 // Builders say themselves how many builds they take and how fast they are; Nix keeps to it;
 // and what each did can be read when they are gone.
 func TestOffers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 3})
 	b1, b2, b3 := testbed.Builder(1), testbed.Builder(2), testbed.Builder(3)
 	r := newRig(t, lab, "offers", 3)

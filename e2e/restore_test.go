@@ -17,6 +17,7 @@ import (
 // files before, and what other steps wrote meanwhile. After leave nothing of the cluster is
 // there at all.
 func TestRestore(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	c := newCluster(t, lab, "restore", 1)
 	h := lab.Host(testbed.Coordinator)

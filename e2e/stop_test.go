@@ -11,6 +11,7 @@ import (
 
 // One command releases the builders, whatever else happens at the time.
 func TestStop(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 3})
 	b1, b2, b3 := testbed.Builder(1), testbed.Builder(2), testbed.Builder(3)
 	machines := func(c *cluster) string {

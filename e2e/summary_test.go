@@ -21,6 +21,7 @@ import (
 // What a workflow's steps hand over to GitHub, and what people read there: outputs,
 // variables, messages beside the run, and the summary of what became of the builders.
 func TestSummary(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 3})
 	b1, b2, b3 := testbed.Builder(1), testbed.Builder(2), testbed.Builder(3)
 

@@ -12,6 +12,7 @@ import (
 // Two workflow runs of an organisation share a tailnet. They do not so much as notice each
 // other, whatever their hosts are called.
 func TestTwoClusters(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 4})
 	if _, err := lab.Boot(t.Context(), testbed.HostSpec{Name: "coordinator-2"}); err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ const userspace = "NIX_BUILDERS_NETWORKING=userspace"
 // hosts without, in whichever role: Nix builds on all of them, and stop-nix-builders
 // releases them. What is only for the coordinator's own host stays its own.
 func TestUserspace(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 	us, tun := testbed.Builder(1), testbed.Builder(2)
 
