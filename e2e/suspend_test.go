@@ -19,7 +19,6 @@ import (
 func TestSuspend(t *testing.T) {
 	t.Parallel() // it mostly waits
 	const lease = 6 * time.Second
-	lab := startLab(t, testbed.Config{Builders: 2})
 	slept, awake := testbed.Builder(1), testbed.Builder(2)
 
 	for _, tt := range []struct {
@@ -36,6 +35,8 @@ func TestSuspend(t *testing.T) {
 		{"a builder's machine, for long", slept, nil, 2.5, []string{slept}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			lab := startLab(t, testbed.Config{Builders: 2})
 			r := newRig(t, lab, "suspend", 2)
 			r.Env["NIX_BUILDERS_LEASE"] = fmt.Sprint(int(lease.Seconds()))
 			builders := r.ready()

@@ -16,7 +16,8 @@ import (
 )
 
 // pathIndex knows which builders have which paths, for the coordinator; nil if they share none.
-func (a *app) pathIndex(d *rundir.Dir) (*feed.Index, error) {
+// It tells sized how large they are.
+func (a *app) pathIndex(d *rundir.Dir, sized func(path string, bytes int64)) (*feed.Index, error) {
 	if !a.set.Coordinator.SharePaths {
 		return nil, nil
 	}
@@ -44,7 +45,8 @@ func (a *app) pathIndex(d *rundir.Dir) (*feed.Index, error) {
 			}
 			return paths, err
 		},
-		Log: a.log,
+		Sized: sized,
+		Log:   a.log,
 	}), nil
 }
 

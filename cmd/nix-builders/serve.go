@@ -92,11 +92,13 @@ func (a *app) serve(ctx context.Context, d *rundir.Dir, supervisor proc.ID, list
 	}
 	var cluster *coordinator.Cluster // it is there before a hook comes
 	view := func() coordinator.View { return cluster.View() }
-	paths, err := a.pathIndex(d)
+	var builds builds
+	sized := func(path string, bytes int64) { builds.Sized(path, bytes) } // after a build, by a scheduler
+	paths, err := a.pathIndex(d, sized)
 	if err != nil {
 		return err
 	}
-	builds, err := a.scheduler(d, client, view, built(paths))
+	builds, err = a.scheduler(d, client, view, built(paths))
 	if err != nil {
 		return err
 	}

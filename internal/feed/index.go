@@ -32,7 +32,10 @@ type IndexConfig struct {
 	Info func(ctx context.Context, path string) (Path, error)
 	// Outputs asks that store for the outputs of a derivation.
 	Outputs func(ctx context.Context, derivation string) ([]string, error)
-	Log     *slog.Logger // if nil, nothing is logged
+	// Sized is told the size of the NAR of each path once, and for each derivation that was
+	// built those of all its outputs, in bytes. It must not block. May be nil.
+	Sized func(path string, bytes int64)
+	Log   *slog.Logger // if nil, nothing is logged
 }
 
 // Bounds of an index.
@@ -70,6 +73,9 @@ type indexed struct {
 
 // NewIndex returns an index of nothing.
 func NewIndex(cfg IndexConfig) *Index {
+	if cfg.Sized == nil {
+		cfg.Sized = func(string, int64) {}
+	}
 	return &Index{
 		cfg: cfg, log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		queue: make(chan Built, maxQueue),
@@ -114,14 +120,32 @@ func (x *Index) learn(ctx context.Context, b Built) {
 		}
 		cancel()
 	}
-	for _, p := range slices.Concat(outputs, b.Inputs) {
+	x.noteAll(ctx, b.Machine, outputs)
+	x.cfg.Sized(b.Derivation, x.size(outputs))
+	x.noteAll(ctx, b.Machine, b.Inputs)
+}
+
+func (x *Index) noteAll(ctx context.Context, machine string, paths []string) {
+	for _, p := range paths {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := x.note(ctx, b.Machine, p); err != nil {
+		if err := x.note(ctx, machine, p); err != nil {
 			x.log.Debug("a path is not offered", "path", p, "error", err)
 		}
 	}
+}
+
+// size adds up those of the paths that are known.
+func (x *Index) size(paths []string) (bytes int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, p := range paths {
+		if known := x.paths[p]; known != nil {
+			bytes += known.NarSize
+		}
+	}
+	return bytes
 }
 
 var errFull = errors.New("the index is full")
@@ -155,6 +179,7 @@ func (x *Index) note(ctx context.Context, machine, name string) error {
 		return err
 	}
 	p.Holders = []string{machine}
+	x.cfg.Sized(name, p.NarSize)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	added := &indexed{Path: p}

@@ -52,7 +52,7 @@ type candidate struct {
 	*machine
 	crowded int     // 1 if one of the two would have all cores to itself, and hasn't
 	load    float64 // of the machine with the job
-	has     int     // of the job's paths; below zero if not counted yet
+	has     int64   // of the job's paths, in bytes; below zero if not added up yet
 }
 
 func (j *job) candidate(m *machine) *candidate {
@@ -63,24 +63,24 @@ func (j *job) candidate(m *machine) *candidate {
 	return c
 }
 
-// count counts once, and only if it comes to that: it is what takes time.
-func (c *candidate) count(paths []path) int {
+// bytes adds up once, and only if it comes to that: it is what takes time.
+func (c *candidate) bytes(s *sizes, paths []path) int64 {
 	if c.has < 0 {
-		c.has = c.held.count(paths)
+		c.has = s.held(&c.held, paths)
 	}
 	return c.has
 }
 
 // compare is below zero if a is the better machine for j, and says by what. It is the whole
 // policy, in the order of docs/scheduling.md. No two machines are equal.
-func (j *job) compare(a, b *candidate) (int, criterion) {
+func (j *job) compare(a, b *candidate, s *sizes) (int, criterion) {
 	if d := cmp.Compare(a.crowded, b.crowded); d != 0 {
 		return d, byCrowding
 	}
 	if d := cmp.Compare(a.load, b.load); d != 0 {
 		return d, byLoad
 	}
-	if d := cmp.Compare(b.count(j.paths), a.count(j.paths)); d != 0 {
+	if d := cmp.Compare(b.bytes(s, j.paths), a.bytes(s, j.paths)); d != 0 {
 		return d, byPaths
 	}
 	if d := cmp.Compare(float64(b.Memory)/float64(b.Slots), float64(a.Memory)/float64(a.Slots)); d != 0 {
@@ -104,7 +104,6 @@ const (
 // A choice is the machine for a job, and why it was chosen.
 type choice struct {
 	*candidate
-	paths     int // that the job asked for, to say how many are there
 	criterion criterion
 	next      *candidate // the second best; nil if none
 }
@@ -118,24 +117,24 @@ func (s *Scheduler) chooseLocked(j *job) *choice {
 			continue
 		}
 		switch c := j.candidate(m); {
-		case best == nil || j.less(c, best):
+		case best == nil || s.betterLocked(j, c, best):
 			best, next = c, best
-		case next == nil || j.less(c, next):
+		case next == nil || s.betterLocked(j, c, next):
 			next = c
 		}
 	}
 	if best == nil {
 		return nil
 	}
-	chosen := &choice{candidate: best, paths: len(j.paths), next: next}
+	chosen := &choice{candidate: best, next: next}
 	if next != nil {
-		_, chosen.criterion = j.compare(best, next)
+		_, chosen.criterion = j.compare(best, next, &s.sizes)
 	}
 	return chosen
 }
 
-func (j *job) less(a, b *candidate) bool {
-	d, _ := j.compare(a, b)
+func (s *Scheduler) betterLocked(j *job, a, b *candidate) bool {
+	d, _ := j.compare(a, b, &s.sizes)
 	return d < 0
 }
 
@@ -150,7 +149,7 @@ func (c *choice) String() string {
 	case byLoad:
 		return fmt.Sprintf("load %.3g beside %.3g of %s", c.load, c.next.load, c.next.Name)
 	case byPaths:
-		return fmt.Sprintf("it has %d of %d inputs, %s has %d", c.has, c.paths, c.next.Name, c.next.has)
+		return fmt.Sprintf("it has %.1f MiB of the inputs, %s has %.1f", mebi(c.has), c.next.Name, mebi(c.next.has))
 	case byMemory:
 		return fmt.Sprintf("it has more memory a slot than %s", c.next.Name)
 	case byName:
@@ -159,3 +158,5 @@ func (c *choice) String() string {
 		return "the only one with a free slot"
 	}
 }
+
+func mebi(bytes int64) float64 { return float64(bytes) / (1 << 20) }

@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -60,31 +61,33 @@ func TestChoice(t *testing.T) {
 	}
 }
 
+// built sees a build that was accepted to its good end.
+func built(h *hook, inputs ...string) {
+	h.queue(inputs...)
+	synctest.Wait()
+	<-h.Messages()
+	h.done(scheduler.OutcomeBuilt)
+	h.Close()
+}
+
 // A chain of builds stays where its inputs are, among machines that are as good otherwise.
 func TestBuildsGoWhereTheirInputsAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, scheduler.Config{})
-		ends := func(h *hook, inputs ...string) {
-			h.queue(inputs...)
-			synctest.Wait()
-			<-h.Messages()
-			h.done(scheduler.OutcomeBuilt)
-			h.Close()
-		}
 		// b2 and b3 come to have something, one after the other.
 		r.Set([]scheduler.Machine{machine("b2", 4)})
 		lib := build("lib")
 		lib.Outputs = []string{"/nix/store/lib"}
 		h := r.hook()
 		h.try(lib, scheduler.OpAccept, "b2")
-		ends(h, "/nix/store/stdenv")
+		built(h, "/nix/store/stdenv")
 		all := []scheduler.Machine{machine("b1", 4), machine("b2", 4), machine("b3", 4)}
 		r.Set(all)
 		r.Set(all[1:])
 		other := build("other")
 		h = r.hook()
 		h.try(other, scheduler.OpAccept, "b2") // by name: it has no inputs
-		ends(h)
+		built(h)
 		r.Set(all)
 
 		// By the derivation that made its input, for it knows no output.
@@ -92,14 +95,14 @@ func TestBuildsGoWhereTheirInputsAre(t *testing.T) {
 		app.Derivations = []string{lib.Derivation}
 		h = r.hook()
 		h.try(app, scheduler.OpAccept, "b2")
-		ends(h, "/nix/store/stdenv", "/nix/store/lib")
+		built(h, "/nix/store/stdenv", "/nix/store/lib")
 
 		// By a source.
 		doc := build("doc")
 		doc.Sources = []string{"/nix/store/stdenv", "/nix/store/doc-src"}
 		h = r.hook()
 		h.try(doc, scheduler.OpAccept, "b2")
-		ends(h, "/nix/store/stdenv", "/nix/store/doc-src")
+		built(h, "/nix/store/stdenv", "/nix/store/doc-src")
 
 		// By the inputs of one that waits.
 		r.Set([]scheduler.Machine{machine("b1", 1, coming), machine("b2", 1, coming)})
@@ -117,6 +120,44 @@ func TestBuildsGoWhereTheirInputsAre(t *testing.T) {
 		h.Close()
 		r.Set([]scheduler.Machine{machine("b1", 1), machine("b2", 1)})
 		r.hook().try(doc, scheduler.OpAccept, "b1")
+	})
+}
+
+// Inputs count by their size, as far as that is known.
+func TestBuildsGoWhereMostBytesAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, scheduler.Config{})
+		both := []scheduler.Machine{machine("b1", 4), machine("b2", 4)}
+		few, many := build("few"), build("many")
+		few.Outputs, many.Outputs = []string{"/nix/store/big"}, []string{"/nix/store/small", "/nix/store/unknown"}
+		for i, b := range []scheduler.Build{few, many} {
+			resting(&both[1-i])
+			r.Set(both)
+			both[1-i].State = scheduler.Ready
+			h := r.hook()
+			h.try(b, scheduler.OpAccept, both[i].Name)
+			built(h)
+		}
+		r.Set(both)
+		needs := build("needs")
+		needs.Sources = slices.Concat(few.Outputs, many.Outputs)
+		for _, step := range []struct {
+			path  string
+			bytes int64
+			want  string
+		}{
+			{"/nix/store/big", 10, "b2"}, // 10 bytes beside two unknown
+			{"/nix/store/big", 3 << 20, "b1"},
+			{"/nix/store/small", 1 << 20, "b1"},
+			{"/nix/store/small", 4 << 20, "b2"},
+			{"/nix/store/small", -1, "b1"},
+		} {
+			r.Sized(step.path, step.bytes)
+			h := r.hook()
+			h.try(needs, scheduler.OpAccept, step.want)
+			h.Close()
+			synctest.Wait()
+		}
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+	"unique"
 )
 
 // Config is what a Scheduler is made from.
@@ -51,6 +52,7 @@ type Scheduler struct {
 	jobs     map[*job]struct{}
 	queue    []*job      // those that wait; the ones that were moved stand first
 	expiry   *time.Timer // fires when one that waits has done so in vain for too long; may be nil
+	sizes    sizes
 	count    counters
 }
 
@@ -80,6 +82,14 @@ func New(cfg Config) (*Scheduler, error) {
 		jobs:     make(map[*job]struct{}),
 		count:    newCounters(),
 	}, nil
+}
+
+// Sized tells the size of a store path, or of all that a derivation has made, in bytes. It is
+// what a machine is better by that has the path.
+func (s *Scheduler) Sized(path string, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sizes.add(unique.Make(path), max(0, bytes))
 }
 
 // Set says which machines there are, all of them. One that is absent and was there is lost:
