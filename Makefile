@@ -20,8 +20,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build nix-builders into bin/; CI builds it for every platform
-	$(GO) build -trimpath -o bin/ ./cmd/nix-builders
+build: ## build the programs into bin/; CI builds them for every platform
+	$(GO) build -trimpath -o bin/ ./cmd/...
 
 .PHONY: generate
 generate: ## generate the API client from openapi.yaml; CI runs it through generated
@@ -100,7 +100,7 @@ shellcheck: ## check every shell script (installs shellcheck with apt where it i
 cross: ## compile for every platform that runners have
 	@for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
 	  echo "build $$target"; \
-	  GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/nix-builders; \
+	  GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 $(GO) build ./cmd/...; \
 	done
 	GOOS=darwin $(GO) vet ./cmd/... ./coordinator/... ./httpapi/... ./builder/... ./internal/...
 

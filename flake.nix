@@ -27,7 +27,10 @@
           src = self;
           # The hash of what `go mod vendor` makes. A test holds it, and prints the new one.
           vendorHash = "sha256-ZGBPMWcZZ3eBJ7iMo3MfGdAdOgByU80IIwTmGBuLz08=";
-          subPackages = [ "cmd/nix-builders" ];
+          subPackages = [
+            "cmd/nix-builders"
+            "cmd/nix-builders-hook"
+          ];
           env.CGO_ENABLED = "0";
           ldflags = [
             "-s"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# install.sh DIR [BINARY]: puts nix-builders, tailscale and tailscaled into DIR/bin.
+# install.sh DIR [BINARY]: puts nix-builders, what it calls, tailscale and tailscaled into
+# DIR/bin.
 #
 # With BINARY they are copied from there: a directory that holds them, or nix-builders
 # itself. Else they come from the release that release/checksums.txt names, if it was
@@ -194,7 +195,7 @@ from_binary() {
       die "$1 is one program, and there are no tailscale and tailscaled on PATH. Give a directory with nix-builders and tailscale."
     fi
   elif [ -d "$1" ]; then
-    for name in nix-builders tailscale tailscaled; do
+    for name in nix-builders nix-builders-hook tailscale tailscaled; do
       [ ! -f "$1/$name" ] || cp "$1/$name" "$new/$name"
     done
     [ -f "$new/nix-builders" ] || die "the directory $1 has no nix-builders in it."
@@ -211,7 +212,7 @@ from_binary() {
     die "there is no $1: the input \`binary\` names a directory with nix-builders and tailscale, or nix-builders itself."
   fi
   # Artefacts of a workflow lose these.
-  for name in nix-builders tailscale tailscaled; do
+  for name in nix-builders nix-builders-hook tailscale tailscaled; do
     [ ! -f "$new/$name" ] || chmod 755 "$new/$name"
   done
   did="copied from $1"
@@ -231,7 +232,7 @@ check() {
 put() {
   local name
   mkdir -p "$dir/bin"
-  for name in tailscaled tailscale nix-builders; do
+  for name in tailscaled tailscale nix-builders-hook nix-builders; do
     # A link whose target has been moved away is still to be moved.
     if [ -f "$new/$name" ] || [ -h "$new/$name" ]; then mv -f "$new/$name" "$dir/bin/$name"; fi
   done

@@ -53,8 +53,24 @@ var arrows = []arrow{
 		reason: "who gets which slot is decided, and tested, without cluster, lease or tailnet in mind",
 	},
 	{
-		from: "internal/hook", only: []string{"internal/scheduler", "internal/proc", "internal/nix", "github.com/nix-community/go-nix/...", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"},
+		from: "internal/hook", only: []string{"internal/scheduler", "internal/proc", "internal/machinesfile", "github.com/nix-community/go-nix/...", "github.com/cenkalti/backoff/v5", "golang.org/x/sys/unix"},
 		reason: "Nix waits for each hook: it starts quickly, and knows a scheduler, Nix' own hook and its machines file, nothing else",
+	},
+	{
+		from: "internal/called", only: []string{"internal/hook", "internal/direct", "internal/silence"},
+		reason: "its programs are started for each build, and each package that is linked with them makes that longer",
+	},
+	{
+		from: "cmd/nix-builders-hook", only: []string{"internal/called", "internal/hook"},
+		reason: "it is there because it loads nothing else",
+	},
+	{
+		from: "internal/silence", only: []string{"golang.org/x/sys/unix"},
+		reason: "the programs that are started for each build have it too",
+	},
+	{
+		from: "internal/machinesfile", only: []string{},
+		reason: "the build hook has it, and is started for each build",
 	},
 	{
 		from: "internal/nixstore", only: []string{"github.com/nix-community/go-nix/..."},

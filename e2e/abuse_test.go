@@ -22,7 +22,7 @@ import (
 // does its worst. Nobody else notices: builds go on, no builder is lost, whoever asks is
 // answered and the stop takes no longer. What the server takes of its host is bounded.
 func TestAbuse(t *testing.T) {
-	lab := startLab(t, testbed.Config{Builders: 4, Programs: []string{"./cmd/nix-builders", "./e2e/flood"}})
+	lab := startLab(t, testbed.Config{Builders: 4, Programs: testbed.Programs("./e2e/flood")})
 	r := newRig(t, lab, "abuse", 3)
 	bad := testbed.Builder(4)
 	r.Env["NIX_BUILDERS_LEASE"] = "10"

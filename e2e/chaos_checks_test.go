@@ -126,7 +126,7 @@ func (w *world) building() string {
 	for _, p := range all {
 		argv := strings.Join(p.Argv, " ")
 		if filepath.Base(p.Argv[0]) == "ssh" || strings.Contains(argv, "build-remote") ||
-			strings.Contains(argv, "nix-builders build-hook") || strings.Contains(argv, "nix-builders dial") {
+			strings.Contains(argv, " build-hook ") || strings.Contains(argv, "nix-builders dial") {
 			left = append(left, p.String())
 		}
 	}

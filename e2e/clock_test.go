@@ -192,7 +192,7 @@ func clockLab(t *testing.T, builders int) testbed.Config {
 	if runtime.GOOS == "linux" && runtime.GOARCH != "amd64" {
 		t.Skip("the clock that can be wrong is for amd64")
 	}
-	return testbed.Config{Builders: builders, Programs: []string{"./cmd/nix-builders", "./e2e/clock"}}
+	return testbed.Config{Builders: builders, Programs: testbed.Programs("./e2e/clock")}
 }
 
 // setClock says by how much the clock of a host is wrong.

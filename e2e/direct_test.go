@@ -17,7 +17,7 @@ func TestDirectWithNewerNix(t *testing.T) { buildDirectly(t, image.Sid) }
 
 func buildDirectly(t *testing.T, suite string) {
 	t.Parallel() // it mostly waits
-	lab := startLab(t, testbed.Config{Suite: suite, Builders: 2, Programs: []string{"./cmd/nix-builders", "./e2e/links"}})
+	lab := startLab(t, testbed.Config{Suite: suite, Builders: 2, Programs: testbed.Programs("./e2e/links")})
 	first := testbed.Builder(1)
 	d := &directStory{newRig(t, lab, "direct", 2)}
 	d.ready()

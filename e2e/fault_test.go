@@ -59,7 +59,7 @@ func TestFaults(t *testing.T) {
 
 func (s faultStory) run(t *testing.T) {
 	lab := startLab(t, testbed.Config{
-		Builders: s.builders, StoreSize: s.store, Programs: []string{"./cmd/nix-builders", "./e2e/links"},
+		Builders: s.builders, StoreSize: s.store, Programs: testbed.Programs("./e2e/links"),
 	})
 	f := &fault{rig: newRig(t, lab, s.name, s.builders)}
 	for k, v := range pairs(s.env) {

@@ -18,8 +18,8 @@ func TestBinary(t *testing.T) {
 		holds string // DIR/bin, afterwards; a link as NAME->TARGET
 	}{
 		{
-			"a directory", map[string]string{"nix-builders": ours, "tailscale": theirs, "tailscaled": theirs + "# daemon\n"},
-			".", 0, "nix-builders mine, copied from .", "nix-builders tailscale tailscaled",
+			"a directory", map[string]string{"nix-builders": ours, "nix-builders-hook": theirs, "tailscale": theirs, "tailscaled": theirs + "# daemon\n"},
+			".", 0, "nix-builders mine, copied from .", "nix-builders nix-builders-hook tailscale tailscaled",
 		},
 		{
 			"one program for client and daemon", map[string]string{"d/nix-builders": ours, "d/tailscale": theirs},

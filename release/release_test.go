@@ -212,7 +212,7 @@ func holds(t *testing.T, asset []byte, version string) {
 		}
 		writeFile(t, filepath.Join(dir, h.Name), string(text), h.FileInfo().Mode())
 	}
-	if diff := cmp.Diff([]string{"LICENSE", "VERSIONS", "nix-builders", "tailscaled", "tailscale"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"LICENSE", "VERSIONS", "nix-builders", "nix-builders-hook", "tailscaled", "tailscale"}, names); diff != "" {
 		t.Errorf("the archive holds (-want +got):\n%s", diff)
 	}
 	for _, pattern := range []string{"go/LICENSE", "go/PATENTS", "tailscale.com@v*/LICENSE", "tailscale.com@v*/PATENTS", "github.com/google/uuid@v*/LICENSE"} {

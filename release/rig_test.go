@@ -137,7 +137,8 @@ echo "$* in $(pwd) GOOS=$GOOS GOFLAGS=$GOFLAGS GOWORK=$GOWORK" >>'`+log+`'
 test "$1 $2 $3" = "run ./release -programs" || exit 1
 printf '#!/bin/sh\necho nix-builders source-abc go1.26.0 here\n' >"$4/nix-builders"
 printf '#!/bin/sh\n' >"$4/tailscaled"
-chmod 755 "$4/nix-builders" "$4/tailscaled"
+cp "$4/tailscaled" "$4/nix-builders-hook"
+chmod 755 "$4/nix-builders" "$4/nix-builders-hook" "$4/tailscaled"
 ln -s tailscaled "$4/tailscale"`)
 	return log
 }
@@ -191,7 +192,7 @@ func (r result) says(t *testing.T, code int, texts ...string) {
 // nothing else.
 func installed(t *testing.T, dir string) string {
 	t.Helper()
-	if got, want := names(t, filepath.Join(dir, "bin")), "nix-builders tailscale tailscaled"; got != want {
+	if got, want := names(t, filepath.Join(dir, "bin")), "nix-builders nix-builders-hook tailscale tailscaled"; got != want {
 		t.Fatalf("%s/bin holds %q, want %q", dir, got, want)
 	}
 	for _, name := range []string{"tailscale", "tailscaled"} {
@@ -253,6 +254,7 @@ func pack(t *testing.T, platform string) []byte {
 	}
 	add(tar.Header{Name: "LICENSE", Mode: 0o644}, "MIT")
 	add(tar.Header{Name: "nix-builders", Mode: 0o755}, "#!/bin/sh\necho nix-builders "+version+" go1.26.0 "+platform+"\n")
+	add(tar.Header{Name: "nix-builders-hook", Mode: 0o755}, "#!/bin/sh\n")
 	add(tar.Header{Name: "tailscaled", Mode: 0o755}, "#!/bin/sh\n")
 	add(tar.Header{Name: "tailscale", Typeflag: tar.TypeSymlink, Linkname: "tailscaled"}, "")
 	if err := tw.Close(); err != nil {

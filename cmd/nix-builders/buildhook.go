@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/hook"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
 )
 
 var buildHookCommand = command{
@@ -20,41 +18,17 @@ NIX_BUILDERS_HOOK_SOCKET, the only one that counts here. Where there is no sched
 the setting builders means others than the scheduler's, it is Nix' own build hook.
 
 MACHINES is the machines file of the scheduler's machines. With it, what one of them can do
-waits for a scheduler that has just died or hangs, for a minute at most.`,
+waits for a scheduler that has just died or hangs, for a minute at most.
+
+The program nix-builders-hook does the same, and starts faster.`,
 	bare: true,
 	run: func(ctx context.Context, a *app, args []string) error {
-		c := hook.Config{
-			Socket: os.Getenv("NIX_BUILDERS_HOOK_SOCKET"), Env: os.Environ(),
-			Stdin: os.Stdin, Stderr: os.Stderr,
-			Log: os.NewFile(4, "builder's output"), LogRead: os.NewFile(5, "builder's output, to be read"),
+		exit, err := called.BuildHook(ctx, args, os.Environ())
+		if err != nil {
+			return misused(err)
 		}
-		switch len(args) {
-		case 1:
-			c.Verbosity = args[0]
-		case 2:
-			c.Socket, c.Verbosity = args[0], args[1]
-		case 3:
-			c.Socket, c.Machines, c.Verbosity = args[0], args[1], args[2]
-		default:
-			return usagef("want [SOCKET [MACHINES]] VERBOSITY; Nix starts this")
-		}
-		var err error
-		if c.Nix, err = hook.FindNix(os.Getppid()); err != nil {
-			return err
-		}
-		ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
-		defer stop()
-		exit, err := hook.Run(ctx, c)
-		switch {
-		case err != nil:
-			return err
-		case exit.Signal != 0:
-			signal.Reset()
-			// Should it not end us, the code is a shell's.
-			_ = syscall.Kill(os.Getpid(), exit.Signal)
-			return &exitError{128 + int(exit.Signal)}
-		case exit.Code != exitOK:
-			return &exitError{exit.Code}
+		if code := called.End(exit); code != exitOK {
+			return &exitError{code}
 		}
 		return nil
 	},

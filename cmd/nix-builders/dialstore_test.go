@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
 )
 
 // program is this one, called by a path: the test's own binary is the program too, when it
@@ -75,7 +77,7 @@ func TestDialStore(t *testing.T) {
 
 func TestDialStoreThatFails(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, dialFile), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, called.DialFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {

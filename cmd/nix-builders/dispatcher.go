@@ -51,7 +51,11 @@ func (a *app) dispatcher(id string, d *rundir.Dir, client *tailnet.Client, users
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	if builds != nil {
-		cfg.Scheduler, cfg.Hook = builds, []string{program, buildHookCommand.name, hookSocket(d), a.set.Files.MachinesFile}
+		called, err := calledProgram()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Scheduler, cfg.Hook = builds, []string{called, buildHookCommand.name, hookSocket(d), a.set.Files.MachinesFile}
 	}
 	if userspace {
 		cfg.Files.Hosts = "" // nobody here could use their addresses

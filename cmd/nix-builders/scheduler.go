@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/machinesfile"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/unixsock"
 )
@@ -151,7 +151,7 @@ func readMachines(path string) (string, error) {
 // machinesOf makes machines of a machines file's text. Each is called by its store's URI; a
 // store that is there again gets a number.
 func machinesOf(text string) ([]scheduler.Machine, error) {
-	listed, err := nix.ParseMachines(text, hostSystem())
+	listed, err := machinesfile.Parse(text, hostSystem())
 	if err != nil {
 		return nil, err
 	}

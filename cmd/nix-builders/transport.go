@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/builder"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/direct"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/dispatch"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/feed"
@@ -151,19 +151,22 @@ func (a *app) directTo(d *rundir.Dir, pool *direct.Pool) *dispatch.Direct {
 	return how
 }
 
-// dialProgram in the coordinator's directory is a link to this program.
+// dialProgram in the coordinator's directory is a link to the program that Nix calls.
 const dialProgram = "nix-builders"
 
 // placeDialing puts into the coordinator's directory what dial-store needs.
 func (a *app) placeDialing(d *rundir.Dir, userspace bool) error {
-	program, err := os.Executable()
+	program, err := calledProgram()
 	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+		return err
 	}
 	if err := renameio.Symlink(program, d.Path(dialProgram)); err != nil {
 		return fmt.Errorf("let Nix find this program: %w", err)
 	}
-	return a.saveDialing(d, userspace)
+	return d.Save(called.DialFile, 0o644, called.Dialing{
+		LeaseSeconds: time.Duration(a.set.Cluster.Lease).Seconds(),
+		Userspace:    userspace, Socket: a.set.Tailnet.TailscaleSocket,
+	})
 }
 
 // storePool gives a pool of connections to builders' stores and what serves it until its
@@ -172,7 +175,7 @@ func (a *app) storePool(d *rundir.Dir, client *tailnet.Client, userspace bool) (
 	if userspace || a.set.Coordinator.Transport == transportSSH {
 		return nil, func(context.Context) error { return nil }, nil
 	}
-	ln, err := unixsock.Listen(d.Path(storesSocket), -1)
+	ln, err := unixsock.Listen(d.Path(called.StoresSocket), -1)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -45,7 +45,7 @@ type Bed struct {
 func Start(t testing.TB, cfg Config) *Bed {
 	t.Helper()
 	cfg.Lab.Shared = true
-	cfg.Lab.Programs = []string{"./cmd/nix-builders", "./e2e/act/shim", "./e2e/act/internet"}
+	cfg.Lab.Programs = testbed.Programs("./e2e/act/shim", "./e2e/act/internet")
 	if cfg.Lab.Control.Policy == nil {
 		policy, err := fleet.Policy()
 		if err != nil {

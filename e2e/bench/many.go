@@ -42,7 +42,7 @@ func manyBuilders(ctx context.Context, b *bench) ([]*measure.Row, error) {
 		stop:    measure.New(what("stop-nix-builders, from its start to its end"), measure.Seconds, measure.Runs).Below(manyStop),
 		release: measure.New(what("start of stop-nix-builders to an agent's end"), measure.Seconds, measure.Many),
 	}
-	err := withLab(ctx, b, []string{"./cmd/nix-builders", "./e2e/crew"}, func(lab *testbed.Lab) error {
+	err := withLab(ctx, b, testbed.Programs("./e2e/crew"), func(lab *testbed.Lab) error {
 		return m.run(ctx, b, lab)
 	})
 	return []*measure.Row{m.up, m.gather, m.memory, m.peak, m.files, m.cpu, m.stop, m.release}, err

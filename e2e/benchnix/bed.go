@@ -39,7 +39,7 @@ type bed struct {
 func withBed(ctx context.Context, suite string, o options, logf func(string, ...any), use func(*bed) error) (err error) {
 	cfg := testbed.Config{
 		Name: fmt.Sprintf("benchnix-%d-%s", os.Getpid(), suite), Builders: labBuilders, Suite: suite,
-		Programs: []string{"./cmd/nix-builders", "./e2e/benchnix"},
+		Programs: testbed.Programs("./e2e/benchnix"),
 	}
 	testbed.FromEnv(&cfg, os.Getenv)
 	b := &bed{suite: suite, options: o, logf: logf}

@@ -42,7 +42,7 @@ func Prepare(ctx context.Context, cfg Config) error {
 func makeArtefacts(ctx context.Context, cfg Config) (_ artefacts, err error) {
 	art := artefacts{cache: cfg.Cache, module: cfg.Module, programs: cfg.Programs}
 	if art.programs == nil {
-		art.programs = []string{"./cmd/nix-builders"}
+		art.programs = Programs()
 	}
 	if art.cache.Logf == nil {
 		art.cache.Logf = cfg.Logf

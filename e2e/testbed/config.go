@@ -50,12 +50,17 @@ type Config struct {
 	// If empty, it is looked for from the current directory upwards.
 	Module string
 	// Programs are the commands that hosts find in /usr/local/bin, as directories
-	// of the module. If nil, the project's program, "./cmd/nix-builders".
+	// of the module. If nil, the project's own: [Programs].
 	Programs []string
 	// Control configures the control server; its addresses are the lab's.
 	Control ControlConfig
 	// Logf hears what takes time. If nil, nobody does.
 	Logf func(format string, args ...any)
+}
+
+// Programs are the project's own programs and more, as [Config] has them.
+func Programs(more ...string) []string {
+	return append([]string{"./cmd/nix-builders", "./cmd/nix-builders-hook"}, more...)
 }
 
 // ControlConfig is the part of [control.Config] that a lab lets one choose.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/nix"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/machinesfile"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/scheduler"
 )
 
@@ -40,12 +40,12 @@ func (h *hook) listed(q *request, builders string) bool {
 	if err != nil {
 		return false
 	}
-	machines, err := nix.ParseMachines(string(text), q.system)
+	machines, err := machinesfile.Parse(string(text), q.system)
 	return err == nil && slices.ContainsFunc(machines, q.fits)
 }
 
 // fits tells whether a machine could do what is requested, by the rule of Nix' own hook.
-func (q *request) fits(m nix.Listed) bool {
+func (q *request) fits(m machinesfile.Machine) bool {
 	has := func(f string) bool { return slices.Contains(m.Features, f) || slices.Contains(m.Mandatory, f) }
 	wants := func(f string) bool { return slices.Contains(q.features, f) }
 	return (q.system == "builtin" || slices.Contains(m.Systems, q.system)) &&

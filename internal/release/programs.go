@@ -29,6 +29,7 @@ func (m *Module) programs(version string) []program {
 			name: "nix-builders", pkg: "./cmd/nix-builders",
 			ldflags: []string{"-X main.version=" + version},
 		},
+		{name: "nix-builders-hook", pkg: "./cmd/nix-builders-hook"},
 		{
 			// The file must bear the daemon's name: for each SSH session tailscaled starts
 			// itself anew, by that name.
@@ -43,8 +44,8 @@ func (m *Module) programs(version string) []program {
 	}
 }
 
-// Build builds the programs for the target into dir: nix-builders, tailscaled, and
-// tailscale, which is the same program. With pinned it takes the version of Go that
+// Build builds the programs for the target into dir: nix-builders, nix-builders-hook,
+// tailscaled, and tailscale, which is the same program. With pinned it takes the version of Go that
 // makes releases; else the one that the go command chooses.
 func (m *Module) Build(ctx context.Context, dir, version string, t Target, pinned bool) error {
 	dir, err := filepath.Abs(dir) // go runs in the module

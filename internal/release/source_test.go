@@ -84,7 +84,7 @@ func TestEverythingThatIsBuiltIsSource(t *testing.T) {
 	}
 	for _, target := range release.Targets() {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps",
-			"-json=Dir,Module,GoFiles,EmbedFiles,SFiles,HFiles,CFiles,SysoFiles", "./cmd/nix-builders", "./release")
+			"-json=Dir,Module,GoFiles,EmbedFiles,SFiles,HFiles,CFiles,SysoFiles", "./cmd/...", "./release")
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "GOOS="+target.OS, "GOARCH="+target.Arch, "CGO_ENABLED=0")
 		out, err := cmd.Output()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"tailscale.com/net/tsaddr"
+
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/silence"
 )
 
 // dialTimeout bounds one attempt to connect to a peer.
@@ -90,17 +92,10 @@ func (c *dialedConn) Close() error {
 // Dialer returns what connects as Dial does, but whose connections end when nothing is
 // heard on them for as long as quiet; those through tailscaled don't.
 func (c *Client) Dialer(quiet time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := HostDialer(quiet)
+	d := silence.Dialer(quiet)
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		return c.dial(ctx, d, network, addr)
 	}
-}
-
-// HostDialer connects over the host's own network, without a word to tailscaled: with a TUN
-// device the tailnet is part of it. Its connections end when nothing is heard on them for as
-// long as quiet.
-func HostDialer(quiet time.Duration) *net.Dialer {
-	return &net.Dialer{KeepAliveConfig: silence(quiet).keepAlive(), Control: silence(quiet).control}
 }
 
 // Transport carries HTTP to peers. It keeps few connections and never uses a

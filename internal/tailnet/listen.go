@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/silence"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/unixsock"
 )
 
@@ -87,7 +88,7 @@ func (c *Client) Listen(ctx context.Context, cfg ListenConfig) (_ *Listening, er
 	}
 	if cfg.Silence > 0 {
 		for i, ln := range l.Tailnet {
-			l.Tailnet[i] = silentListener{ln, silence(cfg.Silence)}
+			l.Tailnet[i] = silence.Listener(ln, cfg.Silence)
 		}
 	}
 	if cfg.ControlSocket != "" {

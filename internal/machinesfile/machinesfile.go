@@ -1,4 +1,6 @@
-package nix
+// Package machinesfile reads the files that list machines for Nix to build on, whoever has
+// written them.
+package machinesfile
 
 import (
 	"encoding/base64"
@@ -10,9 +12,8 @@ import (
 	"strings"
 )
 
-// A Listed is a machine as somebody's machines file has it, as far as choosing goes. The
-// lines that this project writes are of [Machine]; these may be about any store.
-type Listed struct {
+// A Machine is one as the file has it, as far as choosing goes.
+type Machine struct {
 	Store     string // URI, by which Nix names it
 	Line      string // all of its line
 	Systems   []string
@@ -22,19 +23,19 @@ type Listed struct {
 	Mandatory []string
 }
 
-// ParseMachines reads the text of a machines file, or of the setting builders, as Nix does:
+// Parse reads the text of a machines file, or of the setting builders, as Nix does:
 // a machine a line, or between semicolons; up to eight fields, of which all but the first may
 // be missing or "-"; what follows a # counts for nothing. system is that of machines that
 // name none. A file that refers to another by @ is refused.
-func ParseMachines(text, system string) ([]Listed, error) {
-	var all []Listed
+func Parse(text, system string) ([]Machine, error) {
+	var all []Machine
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		for entry := range strings.SplitSeq(line, ";") {
 			if entry = strings.TrimSpace(entry); entry == "" {
 				continue
 			}
-			m, err := parseListed(entry, system)
+			m, err := parseMachine(entry, system)
 			if err != nil {
 				return nil, fmt.Errorf("machine %q: %w", entry, err)
 			}
@@ -57,14 +58,14 @@ const (
 	fieldCount
 )
 
-func parseListed(line, system string) (Listed, error) {
+func parseMachine(line, system string) (Machine, error) {
 	var fields [fieldCount]string // "" if missing
 	for i, f := range strings.Fields(line) {
 		if i < fieldCount && f != "-" {
 			fields[i] = f
 		}
 	}
-	m := Listed{
+	m := Machine{
 		Store: storeURI(fields[fieldStore]), Line: line,
 		Systems: []string{system}, MaxJobs: 1, Speed: 1,
 		Features: list(fields[fieldFeatures]), Mandatory: list(fields[fieldMandatory]),

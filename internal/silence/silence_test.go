@@ -1,10 +1,10 @@
-package tailnet_test
+package silence_test
 
 import (
 	"testing"
 	"time"
 
-	"github.com/Misaka13514/setup-distributed-nix-builds/internal/tailnet"
+	"github.com/Misaka13514/setup-distributed-nix-builds/internal/silence"
 )
 
 // Whatever the lease is, a connection is gone within it, even if data is sent just before
@@ -13,7 +13,7 @@ import (
 func TestSilence(t *testing.T) {
 	for _, lease := range []time.Duration{3 * time.Second, 4 * time.Second, 6 * time.Second, 10 * time.Second,
 		45 * time.Second, time.Minute, 5 * time.Minute, time.Hour} {
-		idle, unanswered := tailnet.SilenceTimes(lease)
+		idle, unanswered := silence.Times(lease)
 		if idle+unanswered > lease {
 			t.Errorf("lease %v: probes take %v and then data %v", lease, idle, unanswered)
 		}
@@ -27,7 +27,7 @@ func TestSilence(t *testing.T) {
 		}
 	}
 	// 20 s of a dead link are no reason to end a connection under the default lease.
-	if idle, unanswered := tailnet.SilenceTimes(45 * time.Second); min(idle, unanswered) < 20*time.Second {
+	if idle, unanswered := silence.Times(45 * time.Second); min(idle, unanswered) < 20*time.Second {
 		t.Errorf("a lease of 45 s: %v and %v", idle, unanswered)
 	}
 }
