@@ -36,9 +36,9 @@ func newKey(t *testing.T) signature.SecretKey {
 }
 
 // newIndex runs an index over a store that has every path but those named "invalid".
-func newIndex(t *testing.T, key signature.SecretKey) *feed.Index {
+func newIndex(t *testing.T, key signature.SecretKey, change ...func(*feed.IndexConfig)) *feed.Index {
 	t.Helper()
-	x := feed.NewIndex(feed.IndexConfig{
+	cfg := feed.IndexConfig{
 		Key: key,
 		Info: func(_ context.Context, p string) (feed.Path, error) {
 			if strings.HasSuffix(p, "-invalid") {
@@ -49,7 +49,11 @@ func newIndex(t *testing.T, key signature.SecretKey) *feed.Index {
 		Outputs: func(_ context.Context, drv string) ([]string, error) {
 			return []string{strings.TrimSuffix(drv, ".drv") + "-out"}, nil
 		},
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	x := feed.NewIndex(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { x.Run(ctx); close(ended) }()
@@ -110,6 +114,31 @@ func TestIndex(t *testing.T) {
 		synctest.Wait()
 		if diff := cmp.Diff(map[string]string{"x": "b3"}, holders(later.Page(t.Context(), page.Cursor, 0))); diff != "" {
 			t.Errorf("of the next server's index (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Whoever wants to know is told how large paths are, and what a derivation has made.
+func TestSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := map[string][]int64{}
+		x := newIndex(t, newKey(t), func(c *feed.IndexConfig) {
+			c.Sized = func(path string, bytes int64) { told[path] = append(told[path], bytes) }
+		})
+		for _, machine := range []string{"b1", "b2"} {
+			x.Built(feed.Built{Machine: machine, Derivation: storePath("d.drv"), Inputs: []string{storePath("in"), storePath("invalid")}})
+		}
+		x.Built(feed.Built{
+			Machine: "b1", Derivation: storePath("two.drv"),
+			Outputs: []string{storePath("out"), storePath("dev"), storePath("invalid")},
+		})
+		synctest.Wait()
+		want := map[string][]int64{
+			storePath("d-out"): {7}, storePath("in"): {7}, storePath("d.drv"): {7, 7},
+			storePath("out"): {7}, storePath("dev"): {7}, storePath("two.drv"): {14},
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("sizes (-want +got):\n%s", diff)
 		}
 	})
 }
