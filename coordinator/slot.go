@@ -16,6 +16,7 @@ type slot struct {
 
 	label string    // what the tailnet makes of Name
 	note  string    // what the last store check said; stands in for Reason while joined
+	way   string    // by which its store answers, see Reached
 	heard time.Time // monotonic: arrival of the last poll or check-in
 	// broke is when the connection of a poll ended before its answer, since heard.
 	// Zero if none did.

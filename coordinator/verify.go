@@ -3,9 +3,24 @@ package coordinator
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 )
+
+// StoreAnswered is the reason of a builder that has become ready, or its beginning.
+const StoreAnswered = "its store answered"
+
+// Reached notes by what way the joined builder's store answers, if that is worth a word:
+// when the builder becomes ready, it stands in its reason behind [StoreAnswered]. It does
+// nothing if the builder is not joined any more.
+func (c *Cluster) Reached(id uuid.UUID, way string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, err := c.holderLocked(id); err == nil && s.State == Joined {
+		s.way = oneLine(way)
+	}
+}
 
 // Verified notes that the joined builder's store answered and that Nix may send it
 // up to maxJobs builds at a time and takes it to be speedFactor times as fast as the
@@ -54,7 +69,7 @@ func (c *Cluster) verifiedLocked(id uuid.UUID, maxJobs, speedFactor int) error {
 		return fmt.Errorf("%w: it is %s", ErrNotJoined, s.State)
 	}
 	s.MaxJobs, s.SpeedFactor = maxJobs, speedFactor
-	return c.moveLocked(s, StateReady, "its store answered")
+	return c.moveLocked(s, StateReady, strings.TrimSpace(StoreAnswered+" "+s.way))
 }
 
 // Note shows why the joined builder is not ready yet, as its reason in views. It

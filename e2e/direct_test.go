@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/fleet"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/image"
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/testbed"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
@@ -60,14 +59,6 @@ func (d *directStory) reached(uri string, machines int) {
 	if n, all := strings.Count(text, "\n"+uri), strings.Count(text, "ssh-ng://"); n != machines || all != machines {
 		d.t.Errorf("%d machines of %d are reached at %s..., want %d:\n%s", n, all, uri, machines, text)
 	}
-}
-
-// logged waits until the coordinator's log says this.
-func (d *directStory) logged(text string) {
-	d.t.Helper()
-	eventually(d.t, "logged: "+text, func() bool {
-		return d.count(d.Coordinator, "grep -hF '"+text+"' "+fleet.StateDir+"/*/coordinator/coordinator.log || true") > 0
-	})
 }
 
 // A builder's agent that dies, or is stopped for longer than a lease, leaves no build behind.
@@ -128,10 +119,12 @@ func TestDirectPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.started = append(d.started, taken)
-	builders := d.ready()
-	d.says(builders[testbed.Builder(1)], "this host's store is served over SSH only", "address already in use")
+	builder := d.builder(testbed.Builder(1))
+	step := d.coordinator()
+	d.wantExit(step, 0)
+	d.says(builder, "this host's store is served over SSH only", "address already in use")
 	d.reached("ssh-ng://root@", 1)
-	d.logged("is reached over SSH")
+	d.says(step, "is ready: its store answered over SSH alone: its agent does not serve its store")
 	d.stop()
 	d.wantReleased()
 	d.leave()

@@ -215,13 +215,15 @@ func (s *policyStory) nothingIsShared() {
 	s.leave()
 }
 
-// goesOverSSH: the builder is used all the same, and the log says why it costs more.
+// goesOverSSH: the builder is used all the same, and the coordinator says why it costs more.
 func (s *policyStory) goesOverSSH() {
 	s.t.Helper()
-	s.up()
+	s.builder(testbed.Builder(1))
+	step := s.coordinator()
+	s.wantExit(step, 0)
+	s.says(step, "its store answered over SSH alone: ", "does the tailnet policy let the coordinator reach port 8379 of the builder?")
 	d := &directStory{s.rig}
 	d.reached("ssh-ng://root@", 1)
-	d.logged("does the tailnet policy let the coordinator reach port 8379 of the builder?")
 	d.where(d.build("fan-in.nix", "--arg", "leaves", "1", "--argstr", "seconds", "0"))
 	s.stop()
 	s.wantReleased()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/problem"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/rundir"
@@ -107,7 +108,7 @@ func (a *app) tellChanges(last, now apiclient.Cluster) {
 		} else if b.State == "joined" && b.Offer != nil {
 			line += fmt.Sprintf(": %s, %d cores, %s memory, %s free, Nix %s", printable(strings.Join(b.Offer.Systems, " ")),
 				b.Offer.Cores, size(b.Offer.MemoryBytes), size(b.Offer.StoreFreeBytes), printable(b.Offer.NixVersion))
-		} else if b.State != "ready" && b.Reason != "" {
+		} else if b.Reason != "" && b.Reason != coordinator.StoreAnswered {
 			line += ": " + printable(b.Reason)
 		}
 		fmt.Fprintln(a.stdout, line)

@@ -42,12 +42,12 @@ func (p *probe) direct(host sshconf.Host) (nix.Direct, error) {
 }
 
 // open opens the builder's store, directly if that works, and returns the machine by which
-// it did.
-func (p *probe) open(ctx context.Context, host sshconf.Host, m nix.Machine) (nix.Machine, nix.Store, error) {
+// it did, the store and what is to be said of the way, in an event.
+func (p *probe) open(ctx context.Context, host sshconf.Host, m nix.Machine) (event, error) {
 	how := p.d.cfg.Direct
 	if how == nil {
 		store, err := p.check(ctx, m, p.d.cfg.CheckTimeout)
-		return m, store, err
+		return event{machine: m, store: store}, err
 	}
 	byDirect := m
 	way, why := p.direct(host)
@@ -59,17 +59,17 @@ func (p *probe) open(ctx context.Context, host sshconf.Host, m nix.Machine) (nix
 	case why == nil:
 		store, err := p.check(ctx, byDirect, cmp.Or(how.Timeout, 10*time.Second))
 		if err == nil || how.Only || ctx.Err() != nil {
-			return byDirect, store, err
+			return event{machine: byDirect, store: store}, err
 		}
 		why = err
 	case how.Only:
-		return m, nix.Store{}, fmt.Errorf("%w: %w", nix.ErrUnusable, why)
+		return event{}, fmt.Errorf("%w: %w", nix.ErrUnusable, why)
 	}
 	store, err := p.check(ctx, m, p.d.cfg.CheckTimeout)
 	if err == nil {
 		p.d.log.Warn("a builder is reached over SSH", "builder", p.builder.Name, "why", why)
 	}
-	return m, store, err
+	return event{machine: m, store: store, way: fmt.Sprintf("over SSH alone: %v", why)}, err
 }
 
 // keep tells of the stores that Nix may reach directly.

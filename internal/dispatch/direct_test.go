@@ -77,9 +77,9 @@ func TestBuildersAreReachedDirectlyWhereThatWorks(t *testing.T) {
 	}{
 		"it does":                {offer: serving(), way: directURI, state: "ready", keeps: "100.64.0.1:8379"},
 		"it does, though no ssh": {offer: serving(), noSSH: blocked, way: directURI, state: "ready", keeps: "100.64.0.1:8379"},
-		"the port is closed":     {offer: serving(), noDirect: blocked, way: sshURI, state: "ready"},
+		"the port is closed":     {offer: serving(), noDirect: blocked, way: sshURI, state: "ready", reason: "its store answered over SSH alone: its port does not answer"},
 		"both are closed":        {offer: serving(), noDirect: blocked, noSSH: errors.New("ssh does not answer"), state: "joined", reason: "ssh does not answer"},
-		"nobody serves":          {offer: offer(), way: sshURI, state: "ready"},
+		"nobody serves":          {offer: offer(), way: sshURI, state: "ready", reason: "its store answered over SSH alone: its agent does not serve"},
 		"only so":                {offer: serving(), only: true, way: directURI, state: "ready", keeps: "100.64.0.1:8379"},
 		"only so, and closed":    {offer: serving(), only: true, noDirect: blocked, state: "joined", reason: "its port does not answer"},
 		"only so, nobody serves": {offer: offer(), only: true, state: "rejected", reason: "does not serve its store"},

@@ -20,6 +20,7 @@ import (
 // Cluster is what a dispatcher needs of a cluster; [coordinator.Cluster] is one.
 type Cluster interface {
 	Await(ctx context.Context, after int64, wait time.Duration) coordinator.View
+	Reached(id uuid.UUID, way string)
 	Verified(id uuid.UUID, maxJobs, speedFactor int) error
 	Note(id uuid.UUID, reason string)
 	Reject(id uuid.UUID, reason string) error

@@ -29,6 +29,7 @@ type member struct {
 	host    sshconf.Host // from reachable on
 	machine nix.Machine  // from checked on
 	store   nix.Store    // from checked on
+	way     string       // by which its store answered, if that is worth a word
 	// resumed says that the cluster took it for ready before we knew it: an earlier
 	// process' machines file has it, until it answers us or fails to.
 	resumed bool
@@ -46,6 +47,7 @@ type event struct {
 	written chan<- error // for reachable
 	machine nix.Machine  // for checked
 	store   nix.Store    // for checked
+	way     string       // for checked, see member
 	err     error        // the attempt failed
 	final   bool         // and no other will be better
 }

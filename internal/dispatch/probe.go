@@ -87,11 +87,12 @@ func (p *probe) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	machine, store, err := p.open(ctx, host, machine)
+	answer, err := p.open(ctx, host, machine)
 	if err != nil {
 		return err
 	}
-	p.send(ctx, event{stage: checked, machine: machine, store: store})
+	answer.stage = checked
+	p.send(ctx, answer)
 	return nil
 }
 

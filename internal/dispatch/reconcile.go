@@ -133,7 +133,7 @@ func (r *reconciler) take(e event) {
 	case e.stage == reachable:
 		m.stage, m.host, m.written = reachable, e.host, e.written
 	case e.stage == checked:
-		m.stage, m.machine, m.store, m.resumed = checked, e.machine, e.store, false
+		m.stage, m.machine, m.store, m.way, m.resumed = checked, e.machine, e.store, e.way, false
 	}
 }
 
@@ -284,6 +284,7 @@ func (r *reconciler) verify() (some bool) {
 		}
 		some = true
 		m.stage = verified // whatever the cluster says: the next look tells what became of it
+		r.cluster.Reached(m.builder.ID, m.way)
 		if err := r.cluster.Verified(m.builder.ID, m.machine.MaxJobs, m.machine.SpeedFactor); err != nil {
 			r.d.log.Debug("the builder left before it was ready", "builder", m.builder.Name, "err", err)
 			continue
