@@ -20,6 +20,7 @@ import (
 // follow it and stop it; from a builder, and from a laptop on the tailnet, they can do what
 // the tailnet's policy lets them and nothing else.
 func TestCurl(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 3})
 	laptop, err := lab.Boot(t.Context(), testbed.HostSpec{Name: "laptop"})
 	if err != nil {

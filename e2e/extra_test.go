@@ -13,6 +13,7 @@ import (
 // The lines that a user wants in nix.conf are there for all later steps of the job, in
 // either role, and gone after its last; what Nix can't read never gets there.
 func TestExtraNixConfig(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	const conf = "/etc/nix/nix.conf"

@@ -139,6 +139,7 @@ func (j job) clean(pristine map[string]string) {
 // A workflow's jobs run every command as an ordinary user: the key is given to the step
 // that begins to join, and to no other; the rest is as if they were root.
 func TestOrdinaryUser(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 	j := newJob(t, lab, "user", 2)
 	pristine := j.files(j.Coordinator)
@@ -187,6 +188,7 @@ func TestOrdinaryUser(t *testing.T) {
 // A person cancels the run, or the runner dies: the runner can signal only the step's own
 // process, which is not root's, and yet all of it ends in order within the first window.
 func TestFrontEnds(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	pristine := newRig(t, lab, "pristine", 0).files(b1)

@@ -205,6 +205,7 @@ func TestIdentityToken(t *testing.T) {
 // file: not the key, which the first step was given, and not the webhook's, which the
 // coordinator's was.
 func TestJobSecrets(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 1})
 	b1 := testbed.Builder(1)
 	const webhook = "whsec_bGFiLXNlY3JldC1vZi10aGUtcmVjZWl2ZXI="

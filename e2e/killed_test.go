@@ -13,6 +13,7 @@ import (
 // the tailnet forgets its nodes by itself, leave puts the files right, and the same hosts
 // can be a cluster again.
 func TestKillEverything(t *testing.T) {
+	t.Parallel() // it mostly waits
 	cfg := testbed.Config{Builders: 2}
 	cfg.Control.EphemeralAfter = 2 * time.Second
 	lab := startLab(t, cfg)

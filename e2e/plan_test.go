@@ -138,6 +138,7 @@ jobs:
 // When a dry run says that all is there, no builder is started: the command runs on the
 // coordinator alone, with Nix and the caches, and needs no tailnet.
 func TestPlanSkipsTheCluster(t *testing.T) {
+	t.Parallel() // it mostly waits
 	b := act.Start(t, act.Config{})
 	repo, err := b.Repository(t.Context(), "x86_64-linux")
 	if err != nil {

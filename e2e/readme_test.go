@@ -49,6 +49,7 @@ func blocks(t *testing.T) []block {
 
 // Every command that the documents show does what they say, on the hosts that they name.
 func TestDocuments(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 	c := newCluster(t, lab, "4711", 2) // the run of program.md
 	var last []block

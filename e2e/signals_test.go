@@ -159,6 +159,7 @@ func TestSignals(t *testing.T) {
 // The server's process dies, as by the kernel's hand when memory is short. Its builders
 // do not notice: it is back on its port with all it knew, a stop included.
 func TestServerDies(t *testing.T) {
+	t.Parallel() // it mostly waits
 	lab := startLab(t, testbed.Config{Builders: 2})
 
 	t.Run("and is started again", func(t *testing.T) {

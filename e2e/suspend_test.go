@@ -28,11 +28,11 @@ func TestSuspend(t *testing.T) {
 		leases  float64
 		lost    []string // the hosts that are lost by it
 	}{
-		{"the coordinator's server", testbed.Coordinator, []string{"nix-builders serve"}, 1.5, nil},
-		{"the coordinator's machine", testbed.Coordinator, nil, 1.5, nil},
-		{"a builder's agent", slept, []string{"nix-builders builder"}, 1.5, []string{slept}},
-		{"a builder's agent, for long", slept, []string{"nix-builders builder"}, 2.5, []string{slept}},
-		{"a builder's machine, for long", slept, nil, 2.5, []string{slept}},
+		{"server", testbed.Coordinator, []string{"nix-builders serve"}, 1.5, nil},
+		{"coordinator", testbed.Coordinator, nil, 1.5, nil},
+		{"agent", slept, []string{"nix-builders builder"}, 1.5, []string{slept}},
+		{"agent-for-long", slept, []string{"nix-builders builder"}, 2.5, []string{slept}},
+		{"machine-for-long", slept, nil, 2.5, []string{slept}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -17,6 +17,7 @@ import (
 // A client that openapi-typescript generates from the contract, in another language and by
 // others' rules, reads a real cluster and stops it.
 func TestTypeScriptClient(t *testing.T) {
+	t.Parallel() // it mostly waits
 	testbed.Require(t)
 	client := compileClient(t)
 	lab := startLab(t, testbed.Config{Builders: 2})
