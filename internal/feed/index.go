@@ -121,7 +121,9 @@ func (x *Index) learn(ctx context.Context, b Built) {
 		cancel()
 	}
 	x.noteAll(ctx, b.Machine, outputs)
-	x.cfg.Sized(b.Derivation, x.size(outputs))
+	if bytes := x.size(outputs); bytes > 0 { // else none of them is known
+		x.cfg.Sized(b.Derivation, bytes)
+	}
 	x.noteAll(ctx, b.Machine, b.Inputs)
 }
 
