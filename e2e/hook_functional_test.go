@@ -204,6 +204,8 @@ var ownStories = []struct {
 	}},
 	{"two clients", func(o *own) {
 		o.schedule(o.builder("b1", 1), o.builder("b2", 1))
+		// Two that make a new store at once fail each other, in Nix' own hands.
+		o.command("nix", "store", "info", "--store", o.dir+"/here").want(0)
 		a, b := o.start("both", "--argstr", "seconds", "1", "--max-jobs", "0"), o.start("both", "--argstr", "seconds", "1", "--max-jobs", "0")
 		a.want(0)
 		b.want(0)
