@@ -29,6 +29,6 @@ func TestActionSeed(t *testing.T) {
 			contains(t, j.String(), j.Output(), "with the SHA-256 of the release")
 		}
 	}
-	p.builds(false)
+	p.builds(false, 0)
 	p.summarised()
 }

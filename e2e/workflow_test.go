@@ -144,7 +144,7 @@ func TestWorkflows(t *testing.T) {
 			for _, p := range plays {
 				p.ends(true)
 				p.outcomes(map[string]string{"builder": bothSucceeded, "coordinator": itSucceeded})
-				p.builds(false)
+				p.builds(false, 0)
 			}
 		})
 
@@ -219,7 +219,7 @@ webhook_secret: ${{ secrets.HOOK }}`},
 				Vars:    map[string]string{"LOGIN_SERVER": s.Lab.LoginServer()},
 			})
 			p.ends(true)
-			p.builds(false)
+			p.builds(false, 0)
 			p.summarised()
 			for _, j := range p.Jobs() {
 				contains(t, j.String(), j.Output(), "2\ntrue\n", "api.tailscale.com", "1.102.5", more.says)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
@@ -63,13 +62,9 @@ func run(argv []string) int {
 // whole goes on as the nix-builders that lies beside this program. It returns only if that
 // can't be.
 func whole(argv []string) error {
-	self, err := os.Executable()
+	program, err := called.Beside("nix-builders")
 	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+		return err
 	}
-	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	program := filepath.Join(filepath.Dir(self), "nix-builders")
 	return fmt.Errorf("%w: run %s, which can: %w", called.ErrTailscaled, program, syscall.Exec(program, argv, os.Environ()))
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
 )
@@ -15,15 +14,14 @@ const hookProgram = "nix-builders-hook"
 // calledProgram is the program whose commands Nix calls: that one if it lies beside us, and
 // else this one.
 func calledProgram() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
-	}
-	if real, err := filepath.EvalSymlinks(self); err == nil {
-		beside := filepath.Join(filepath.Dir(real), hookProgram)
+	if beside, err := called.Beside(hookProgram); err == nil {
 		if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return beside, nil
 		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
 	}
 	return self, nil
 }

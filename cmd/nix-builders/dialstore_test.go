@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Misaka13514/setup-distributed-nix-builds/coordinator"
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/called"
 )
 
@@ -131,5 +132,12 @@ func TestDialStoreIsKilled(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Errorf("%v: it ended well", sig)
 		}
+	}
+}
+
+// What connects to builders links as little as it can, and has its own word for the default.
+func TestUnknownLease(t *testing.T) {
+	if called.UnknownLease != coordinator.DefaultLease {
+		t.Errorf("it is %v, a coordinator's default is %v", called.UnknownLease, coordinator.DefaultLease)
 	}
 }

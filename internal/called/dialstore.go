@@ -21,10 +21,10 @@ const (
 	DialFile = "dial.json"
 	// StoresSocket there is where connections are handed out.
 	StoresSocket = "stores.sock"
-	// askTime bounds the wait for one of them.
+	// UnknownLease is the lease where nobody has said one: a coordinator's default.
+	UnknownLease = 45 * time.Second
+	// askTime bounds the wait for one of the connections.
 	askTime = 100 * time.Millisecond
-	// unknownLease is the lease where nobody has said one: the default.
-	unknownLease = 45 * time.Second
 )
 
 // Dialing is how a process of the coordinator's host connects to builders, which is told
@@ -70,7 +70,7 @@ func DialStore(ctx context.Context, args []string, in io.Reader, out io.Writer, 
 // openStore gives a connection to the store at addr: one that the coordinator has kept
 // ready, or else a new one.
 func openStore(ctx context.Context, addr, dir string, tailscaled Tailscaled) (net.Conn, error) {
-	how := Dialing{LeaseSeconds: unknownLease.Seconds()}
+	how := Dialing{LeaseSeconds: UnknownLease.Seconds()}
 	if dir == "." {
 		dir = filepath.Dir(os.Args[0])
 	}
