@@ -18,6 +18,7 @@ type sampler struct {
 	a    *Agent
 	last *apiclient.Vitals // measured last; nil: never
 	work work
+	took []time.Duration // by each of the last looks, [lookWindow] at most
 }
 
 // run measures how the host is until ctx ends and hands it on, prints it each minute, and

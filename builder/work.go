@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/internal/apiclient"
@@ -54,13 +55,17 @@ func (w *work) String() string {
 	return fmt.Sprintf("at most %s at a time, %v of build time seen", builds(w.peak), w.busy.Round(time.Second))
 }
 
-// Pauses between two looks. A look that takes long is made more seldom: looking costs a
-// builder that idles no more than lookShare-th of one processor.
+// Pauses between two looks. A host where a look takes long is looked at more seldom: looking
+// costs a builder that idles no more than lookShare-th of one processor.
 const (
 	lookLeast = time.Second
 	lookMost  = 15 * time.Second
 	lookShare = 500
 )
+
+// lookWindow is of how many looks the quickest tells what one costs: on a host that is busy
+// with builds, of all times, any of them has to wait for a processor.
+const lookWindow = 4
 
 // look looks how many builds run, and returns when to look again.
 func (s *sampler) look(ctx context.Context) (pause time.Duration) {
@@ -77,5 +82,9 @@ func (s *sampler) look(ctx context.Context) (pause time.Duration) {
 	}
 	now := time.Now()
 	s.work.saw(now, n)
-	return min(max(lookLeast, lookShare*now.Sub(began)), lookMost)
+	s.took = append(s.took[max(0, len(s.took)-lookWindow+1):], now.Sub(began))
+	if len(s.took) < lookWindow {
+		return lookLeast
+	}
+	return min(max(lookLeast, lookShare*slices.Min(s.took)), lookMost)
 }

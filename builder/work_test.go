@@ -19,11 +19,13 @@ type host struct {
 	broken atomic.Bool
 	looks  atomic.Int64
 	cost   atomic.Int64 // nanoseconds that a look takes
+	quick  int64        // every so many-th takes none
 }
 
 func (h *host) count(ctx context.Context) (int, error) {
-	h.looks.Add(1)
-	time.Sleep(time.Duration(h.cost.Load()))
+	if n := h.looks.Add(1); h.quick == 0 || n%h.quick != 0 {
+		time.Sleep(time.Duration(h.cost.Load()))
+	}
 	if h.broken.Load() {
 		return 0, errors.New("no /proc")
 	}
@@ -161,6 +163,20 @@ func TestWorkThatWasNotSeen(t *testing.T) {
 	})
 }
 
+// A host that is busy with builds makes looks wait, and they are no fewer for it.
+func TestBusyHostsAreLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h host
+		h.cost.Store(int64(100 * time.Millisecond))
+		h.quick = 3
+		h.claimed(t, newTailnet(), coordinator.Config{GatherTimeout: time.Hour})
+		time.Sleep(5 * time.Minute)
+		if got := h.looks.Load(); got < 250 {
+			t.Errorf("%d looks in five minutes, want about one a second", got)
+		}
+	})
+}
+
 // A host on which looking is expensive is looked at more seldom.
 func TestDearLooksAreFew(t *testing.T) {
 	for _, test := range []struct {
@@ -168,8 +184,8 @@ func TestDearLooksAreFew(t *testing.T) {
 		inMinutes int64 // looks in ten minutes
 	}{
 		{time.Millisecond, 600},
-		{10 * time.Millisecond, 120},
-		{100 * time.Millisecond, 40},
+		{10 * time.Millisecond, 123}, // the first looks are made each second
+		{100 * time.Millisecond, 43},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var h host
