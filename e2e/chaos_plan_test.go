@@ -75,7 +75,9 @@ func chaosTraits() []chaosTrait {
 		{releaseOne, 1, true, 0, 0, true},
 		{drainOne, 1, true, 0, 0, false},
 		{killServer, 4, false, 0, 0, false},
-		{freezeServer, 3, false, 0.3, 1.5, false},
+		// Builders wait two leases from when they sent the last poll that was answered, which is
+		// up to two thirds of a lease ago: it took a third, and so may have the one after it.
+		{freezeServer, 3, false, 0.3, 1.2, false},
 		{cutControl, 3, false, 0.3, 2.5, false},
 	}
 }
