@@ -23,6 +23,8 @@ type Config struct {
 	// Patience is how long a build that waits has no scheduler before it does without. If
 	// zero, 60 s.
 	Patience time.Duration
+	// Hope is for how long it is tried, and no builder even begins. If zero, 20 s.
+	Hope time.Duration
 
 	Stdin, Stderr *os.File
 	// Log and LogRead are the descriptors 4 and 5. They must be held until the process ends.
@@ -47,6 +49,9 @@ const (
 	awayLimit = time.Minute
 	// maxTries is how often a build is begun, since it may be what ends its builders.
 	maxTries = 4
+	// vainLimit is for builders to begin anything: they all refuse for a moment when it was
+	// the coordinator that they did not hear. The scheduler sees to the pauses.
+	vainLimit = 20 * time.Second
 )
 
 // A hook is one process of Nix' build hook.
@@ -68,6 +73,14 @@ type hook struct {
 	running string   // the machine that builds now; empty if none does
 	avoid   []string // machines where it failed
 	tries   int      // that have failed
+	starts  int      // of them, those in which the build began
+	vain    vain
+}
+
+// vain are the last tries in a row in which no builder began the build.
+type vain struct {
+	tries int
+	since time.Time // of the first
 }
 
 // Run is the whole life of a hook. It returns how to end the process. If ctx ends, so does

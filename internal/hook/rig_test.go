@@ -49,7 +49,7 @@ func beHook() int {
 		cancel()
 	}()
 	exit, err := hook.Run(ctx, hook.Config{
-		Socket: os.Getenv("BE_HOOK"), Machines: os.Getenv("MACHINES"), Verbosity: os.Args[1], Nix: program, Env: os.Environ(), Patience: patience,
+		Socket: os.Getenv("BE_HOOK"), Machines: os.Getenv("MACHINES"), Verbosity: os.Args[1], Nix: program, Env: os.Environ(), Patience: patience, Hope: time.Second,
 		Stdin: os.Stdin, Stderr: os.Stderr, Log: os.NewFile(4, "4"), LogRead: os.NewFile(5, "5"),
 	})
 	switch {

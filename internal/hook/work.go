@@ -97,16 +97,35 @@ func (h *hook) settle(ctx context.Context, a *attempt, code int, began time.Time
 		}
 		reason = cmp.Or(a.end.lost, reason)
 	}
-	if h.tries+1 >= maxTries {
+	if text := h.hopeless(a, began); text != "" {
 		a.flush()
-		h.out.say(levelError, "error: '%s' was begun %d times and never finished; the last time on %s: %s",
-			h.request.derivation, maxTries, a.machine, reason)
+		h.out.say(levelError, "error: '%s' %s; the last time on %s: %s", h.request.derivation, text, a.machine, reason)
 		return finish(scheduler.OutcomeFailed, max(code, 1))
 	}
 	for _, text := range a.errors {
 		h.out.say(levelDebug, "on %s: %s", a.machine, text)
 	}
 	return Exit{}, false, reason
+}
+
+// hopeless notes an attempt that has failed for no fault of the build. If none is to follow,
+// it says why.
+func (h *hook) hopeless(a *attempt, began time.Time) string {
+	if a.stage == building {
+		h.starts++
+		h.vain = vain{}
+		if h.starts >= maxTries {
+			return fmt.Sprintf("was begun %d times and never finished", h.starts)
+		}
+		return ""
+	}
+	if h.vain.tries++; h.vain.tries == 1 {
+		h.vain.since = began
+	}
+	if long := time.Since(h.vain.since); h.vain.tries >= maxTries && long >= cmp.Or(h.Hope, vainLimit) {
+		return fmt.Sprintf("was sent to builders %d times in %v, and none began", h.vain.tries, brief(long))
+	}
+	return ""
 }
 
 // signature is an attempt's failure in a form that is the same on each builder.
