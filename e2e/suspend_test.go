@@ -28,8 +28,10 @@ func TestSuspend(t *testing.T) {
 		leases  float64
 		lost    []string // the hosts that are lost by it
 	}{
-		{"server", testbed.Coordinator, []string{"nix-builders serve"}, 1.5, nil},
-		{"coordinator", testbed.Coordinator, nil, 1.5, nil},
+		// Builders wait two leases from when they sent the last poll that was answered: that is
+		// up to two thirds of a lease ago.
+		{"server", testbed.Coordinator, []string{"nix-builders serve"}, 1.2, nil},
+		{"coordinator", testbed.Coordinator, nil, 1.2, nil},
 		{"agent", slept, []string{"nix-builders builder"}, 1.5, []string{slept}},
 		{"agent-for-long", slept, []string{"nix-builders builder"}, 2.5, []string{slept}},
 		{"machine-for-long", slept, nil, 2.5, []string{slept}},
@@ -60,6 +62,9 @@ func TestSuspend(t *testing.T) {
 				t.Fatal(err)
 			}
 			thawed := time.Now()
+			if len(tt.lost) == 0 { // builders have ended what it had begun, and nothing begins before they hear it
+				r.built(r.build("fan-in.nix", "--arg", "leaves", "4"))
+			}
 			r.await("one where all are ready and were heard since", func(now apiclient.Cluster) bool {
 				return !slices.ContainsFunc(now.Builders, func(b apiclient.Builder) bool {
 					return b.State != apiclient.BuilderStateReady || *b.SilentSeconds >= time.Since(thawed).Seconds()
