@@ -29,6 +29,7 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"trivial", "100 trivial derivations: time, CPU, who builds them", manyTrivial},
 		{"far", "the same with builders 30 ms away", farBuilders},
+		{"open", "a builder's store is opened", opening},
 		{"leaves", "40 derivations of a second on 12 slots", leaves},
 		{"crashed", "a builder's daemons die amid a build", crashed},
 		{"killed", "a builder's host dies amid a build", killed},

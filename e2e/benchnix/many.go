@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/Misaka13514/setup-distributed-nix-builds/e2e/measure"
@@ -41,6 +42,33 @@ func farBuilders(ctx context.Context, b *bed, t *table) error {
 			return err
 		})
 		return errors.Join(err, c.coordinator().Delay(context.WithoutCancel(ctx), 0))
+	})
+}
+
+// opening is the time until a builder's store answers, and Nix ends.
+func opening(ctx context.Context, b *bed, t *table) error {
+	wall := t.row("opening a builder's store (`nix store info`)", measure.Seconds).aiming(stock, 0.5)
+	return b.withCluster(ctx, size{builders: 1}, func(c *cluster) error {
+		lines, err := c.coordinator().Output(ctx, "cat", "/etc/nix/machines")
+		if err != nil {
+			return err
+		}
+		uris := map[way]string{stock: "ssh-ng://" + c.Builders[0]}
+		for line := range strings.Lines(lines) {
+			if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "#" {
+				uris[ours] = fields[0]
+			}
+		}
+		return c.turns(ctx, []way{stock, ours}, func(w way) error {
+			cmd := c.coordinator().Command(ctx, "nix", "store", "info", "--store", uris[w])
+			cmd.Env = append(cmd.Env, w.env()...)
+			began := time.Now()
+			if _, err := testbed.Output(cmd); err != nil {
+				return fmt.Errorf("%s: %w", w, err)
+			}
+			wall.took(w, time.Since(began))
+			return nil
+		})
 	})
 }
 
