@@ -190,7 +190,8 @@ func (p *play) outcomes(want map[string]string) {
 var built = regexp.MustCompile(`> (\S+)(?: \d+ for (\S+))? on (runner-\d+)`)
 
 // builds checks that every builder built something, for its own system, and that nobody
-// else did, unless the coordinator's cores count too. As many as late may have come too late for that.
+// else did, unless the coordinator's cores count too. As many as late may have come too late
+// for that.
 func (p *play) builds(coordinatorToo bool, late int) {
 	p.t.Helper()
 	by := map[string]int{}

@@ -55,9 +55,12 @@ func opening(ctx context.Context, b *bed, t *table) error {
 		}
 		uris := map[way]string{stock: "ssh-ng://" + c.Builders[0]}
 		for line := range strings.Lines(lines) {
-			if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "#" {
-				uris[ours] = fields[0]
+			if uri, _, ok := strings.Cut(line, " "); ok && !strings.HasPrefix(line, "#") {
+				uris[ours] = uri
 			}
+		}
+		if uris[ours] == "" { // Nix would open its own
+			return fmt.Errorf("the machines file has no builder:\n%s", lines)
 		}
 		return c.turns(ctx, []way{stock, ours}, func(w way) error {
 			cmd := c.coordinator().Command(ctx, "nix", "store", "info", "--store", uris[w])
